@@ -1,0 +1,137 @@
+//! Operating system and architecture of an image.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, quote};
+
+/// A platform as in an index (image-spec, image-index.md): Go's names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Platform {
+    /// `amd64`, `arm64`, …
+    pub architecture: String,
+    /// `linux`.
+    pub os: String,
+    /// `v7` of `arm`, `v8` of `arm64`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Only Windows images have one.
+    #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]
+    pub os_version: Option<String>,
+}
+
+impl Platform {
+    /// A Linux platform.
+    pub fn linux(architecture: &str, variant: Option<&str>) -> Self {
+        Self { architecture: architecture.into(), os: "linux".into(), variant: variant.map(Into::into), os_version: None }
+    }
+
+    /// The platform of this program.
+    pub fn host() -> Self {
+        match std::env::consts::ARCH {
+            "x86_64" => Self::linux("amd64", None),
+            "x86" => Self::linux("386", None),
+            "aarch64" => Self::linux("arm64", None),
+            "arm" => Self::linux("arm", Some("v7")),
+            "powerpc64" => Self::linux("ppc64le", None),
+            "loongarch64" => Self::linux("loong64", None),
+            other => Self::linux(other, None),
+        }
+    }
+
+    /// How well an image of platform `self` serves who asks for `wanted`: `None` not at all, larger is better.
+    ///
+    /// Follows containerd's `platforms.Only`: arm64 without variant is v8, an arm CPU runs older variants too.
+    pub fn serves(&self, wanted: &Self) -> Option<u32> {
+        if self.os != wanted.os || self.architecture != wanted.architecture {
+            return None;
+        }
+        let (have, want) = (self.level(), wanted.level());
+        match self.architecture.as_str() {
+            "arm" | "arm64" | "amd64" => (have <= want).then_some(1 + have),
+            _ => (self.variant == wanted.variant).then_some(1),
+        }
+    }
+
+    /// The variant as a number, defaults filled in.
+    fn level(&self) -> u32 {
+        let default = match self.architecture.as_str() {
+            "arm64" => 8,
+            "arm" => 7,
+            "amd64" => 1,
+            _ => 0,
+        };
+        self.variant.as_deref().and_then(|v| v.strip_prefix('v')).and_then(|v| v.parse().ok()).unwrap_or(default)
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
+    }
+}
+
+impl FromStr for Platform {
+    type Err = Error;
+
+    /// Reads `os/arch[/variant]` or `arch`; kernel names (`x86_64`, `aarch64`) are translated.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let bad = || Error::input(format!("invalid platform {}", quote(text))).hint("a platform reads `linux/amd64` or `linux/arm/v7`");
+        let word = |s: &&str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+        let parts: Vec<&str> = text.split('/').collect();
+        if !parts.iter().all(word) {
+            return Err(bad());
+        }
+        let (os, architecture, variant) = match parts[..] {
+            [architecture] if architecture != "linux" => ("linux", architecture, None),
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some(variant)),
+            _ => return Err(bad()),
+        };
+        let architecture = architecture.to_lowercase();
+        let (architecture, implied) = match architecture.as_str() {
+            "x86_64" | "x86-64" => ("amd64", None),
+            "aarch64" => ("arm64", None),
+            "armhf" | "armv7l" => ("arm", Some("v7")),
+            "armel" => ("arm", Some("v6")),
+            "i386" | "i686" => ("386", None),
+            other => (other, None),
+        };
+        let variant = variant.map(str::to_lowercase).or(implied.map(str::to_owned));
+        let variant = variant.filter(|v| !(architecture == "arm64" && v == "v8" || architecture == "amd64" && v == "v1"));
+        Ok(Self { architecture: architecture.into(), os: os.to_lowercase(), variant, os_version: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses() {
+        for (text, expected) in [
+            ("linux/amd64", "linux/amd64"),
+            ("x86_64", "linux/amd64"),
+            ("linux/arm64/v8", "linux/arm64"),
+            ("linux/arm/v7", "linux/arm/v7"),
+            ("Linux/ARM64", "linux/arm64"),
+        ] {
+            assert_eq!(text.parse::<Platform>().unwrap().to_string(), expected);
+        }
+        for text in ["", "linux", "linux/", "a/b/c/d", "linux/a b"] {
+            assert!(text.parse::<Platform>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn serves_older_variants() {
+        let p = |s: &str| s.parse::<Platform>().unwrap();
+        assert!(p("linux/arm/v6").serves(&p("linux/arm/v7")).is_some());
+        assert!(p("linux/arm/v7").serves(&p("linux/arm/v6")).is_none());
+        assert!(p("linux/arm/v7").serves(&p("linux/arm/v7")) > p("linux/arm/v6").serves(&p("linux/arm/v7")));
+        assert!(p("linux/arm64").serves(&p("linux/amd64")).is_none());
+    }
+}

@@ -1,0 +1,1 @@
+//! OCI distribution over HTTP; the only module that names the HTTP client.

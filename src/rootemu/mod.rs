@@ -1,0 +1,1 @@
+//! Root emulation: system call tables, filter, supervisor.

@@ -1,0 +1,1 @@
+//! One command in a root file system.

@@ -1,0 +1,1 @@
+//! Files below directory descriptors: openat2, extended attributes, reflinks.

@@ -1,0 +1,7 @@
+//! The kernel, as thin safe calls: the only `unsafe` of the crate, and no policy.
+
+pub mod fs;
+pub mod mount;
+pub mod namespace;
+pub mod notify;
+pub mod seccomp;
