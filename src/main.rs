@@ -1,1 +1,11 @@
-fn main() {}
+//! The `rootling` program: sandbox re-entry first, then the command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // User namespaces can't be entered from a threaded process, so a sandbox is this program started again; nothing may come before.
+    if let Some(code) = rootling::sandbox::reenter(&rootling::rootemu::Emulation) {
+        return code;
+    }
+    rootling::cli::main()
+}

@@ -1,0 +1,74 @@
+//! `rootling info`: what this machine allows, and the remedy for what it does not.
+
+use serde_json::json;
+
+use super::environment::Environment;
+use super::{Format, render};
+use crate::error::Result;
+use crate::oci::Platform;
+use crate::sandbox;
+use crate::store::{Store, WorkspaceKind};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
+    let store = environment.store()?;
+    let probe = sandbox::probe(&store.probe_dir()?)?;
+    let workspace = if probe.overlay_works() { "overlay" } else { "copy" };
+    match arguments.format {
+        Format::Json => {
+            let findings: Vec<_> = probe
+                .findings
+                .iter()
+                .map(|finding| json!({ "name": finding.name, "works": finding.works(), "detail": finding.detail, "remedy": finding.remedy }))
+                .collect();
+            let info = json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "platform": Platform::host().to_string(),
+                "storage": environment.storage()?,
+                "workspace": workspace,
+                "findings": findings,
+            });
+            render::result(&serde_json::to_string_pretty(&info).expect("plain data"));
+        }
+        Format::Table => {
+            render::result(&format!("storage    {}", environment.storage()?.display()));
+            render::result(&format!("platform   {}", Platform::host()));
+            render::result(&format!("workspace  {workspace}"));
+            let rows: Vec<Vec<String>> = probe
+                .findings
+                .iter()
+                .map(|finding| {
+                    let remedy = if finding.remedy.is_empty() { String::new() } else { format!("; {}", finding.remedy) };
+                    vec![finding.name.to_owned(), if finding.works() { "yes" } else { "no" }.to_owned(), format!("{}{remedy}", finding.detail)]
+                })
+                .collect();
+            render::result("");
+            render::result(&render::table(&["REQUIREMENT", "WORKS", "DETAIL"], &rows));
+        }
+    }
+    Ok(())
+}
+
+/// How trees are mounted here: probed once a boot and machine, then remembered in the storage directory.
+///
+/// `$ROOTLING_WORKSPACE` exists for tests: both kinds must give the same images.
+pub fn workspace(store: &Store, environment: &Environment) -> Result<WorkspaceKind> {
+    match environment.variable("ROOTLING_WORKSPACE") {
+        Some("overlay") => return Ok(WorkspaceKind::Overlay),
+        Some("copy") => return Ok(WorkspaceKind::Copy),
+        _ => {}
+    }
+    if let Some(kind) = store.probed_workspace()? {
+        return Ok(kind);
+    }
+    let probe = sandbox::probe(&store.probe_dir()?)?;
+    let kind = if probe.overlay_works() { WorkspaceKind::Overlay } else { WorkspaceKind::Copy };
+    store.remember_workspace(kind)?;
+    Ok(kind)
+}
