@@ -12,7 +12,15 @@ use super::{Bases, Request};
 /// Finds the image in storage, or pulls it.
 ///
 /// Errors gain near names: of images here, and of the stages given.
-pub fn find(store: &Store, client: &transfer::Client, request: &Request, name: &str, platform: &Platform, stages: &[String], sink: &dyn Sink) -> Result<Image> {
+pub fn find(
+    store: &Store,
+    client: &transfer::Client,
+    request: &Request,
+    name: &str,
+    platform: &Platform,
+    stages: &[String],
+    sink: &dyn Sink,
+) -> Result<Image> {
     if request.bases == Bases::LocalFirst
         && let Some(image) = store.find_image(name)?
         && (image.config.platform().serves(platform).is_some() || image.config.architecture.is_empty())
@@ -33,7 +41,8 @@ pub fn find(store: &Store, client: &transfer::Client, request: &Request, name: &
 }
 
 fn with_near_names(store: &Store, name: &str, stages: &[String], error: Error) -> Error {
-    let local: Vec<String> = store.images().unwrap_or_default().iter().filter_map(|record| Some(record.reference.as_ref()?.familiar())).collect();
+    let local: Vec<String> =
+        store.images().unwrap_or_default().iter().filter_map(|record| Some(record.reference.as_ref()?.familiar())).collect();
     let short: Vec<&str> = local.iter().map(|name| name.strip_suffix(":latest").unwrap_or(name)).collect();
     match nearest(name, stages.iter().map(String::as_str).chain(short)) {
         Some(near) if near != name => error.hint(format!("did you mean {}?", quote(near))),

@@ -24,7 +24,8 @@ impl Chmod {
     /// Reads the option's value.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = || {
-            Error::input(format!("invalid mode {} in `--chmod`", quote(text))).hint("give an octal number such as `0755`, or a form of chmod(1) such as `u=rwX,go=rX`")
+            Error::input(format!("invalid mode {} in `--chmod`", quote(text)))
+                .hint("give an octal number such as `0755`, or a form of chmod(1) such as `u=rwX,go=rX`")
         };
         if text.bytes().all(|b| b.is_ascii_digit()) {
             let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(bad)?;

@@ -1,8 +1,10 @@
 //! Instructions that change the config only.
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::dockerfile::{CommandLine, Health};
+use crate::dockerfile::{Command as Line, Healthcheck as Check};
 use crate::error::{Error, Result, quote};
 use crate::oci::Healthcheck;
 
@@ -24,15 +26,15 @@ pub enum Change {
     /// VOLUME.
     Volume(Vec<String>),
     /// CMD.
-    Cmd(CommandLine),
+    Cmd(Line),
     /// ENTRYPOINT.
-    Entrypoint(CommandLine),
+    Entrypoint(Line),
     /// SHELL.
     Shell(Vec<String>),
     /// STOPSIGNAL.
     StopSignal(String),
     /// HEALTHCHECK.
-    Healthcheck(Health),
+    Healthcheck(Check),
     /// ONBUILD, the trigger as written.
     Onbuild(String),
     /// MAINTAINER.
@@ -106,8 +108,8 @@ pub fn apply(state: &mut State, change: &Change) -> Result<String> {
             state.config.config.stop_signal.clone_from(signal);
             format!("STOPSIGNAL {signal}")
         }
-        Change::Healthcheck(health) => {
-            let healthcheck = healthcheck(health);
+        Change::Healthcheck(check) => {
+            let healthcheck = healthcheck(check);
             let text = format!("HEALTHCHECK {}", json!(healthcheck.test));
             state.config.config.healthcheck = Some(healthcheck);
             text
@@ -124,10 +126,10 @@ pub fn apply(state: &mut State, change: &Change) -> Result<String> {
 }
 
 /// A command line as the config keeps it: the shell form with its shell.
-pub fn command(state: &State, line: &CommandLine) -> Vec<String> {
+pub fn command(state: &State, line: &Line) -> Vec<String> {
     match line {
-        CommandLine::Exec(words) => words.clone(),
-        CommandLine::Shell(text) => {
+        Line::Exec(words) => words.clone(),
+        Line::Shell(text) => {
             let mut words = state.shell();
             words.push(text.clone());
             words
@@ -135,21 +137,22 @@ pub fn command(state: &State, line: &CommandLine) -> Vec<String> {
     }
 }
 
-fn healthcheck(health: &Health) -> Healthcheck {
-    match health {
-        Health::None => Healthcheck { test: vec!["NONE".into()], ..Healthcheck::default() },
-        Health::Check { command, interval, timeout, start_period, start_interval, retries } => Healthcheck {
-            test: match command {
-                CommandLine::Exec(words) => std::iter::once("CMD".to_owned()).chain(words.iter().cloned()).collect(),
-                // The shell is the engine's, not the config's: docker's CMD-SHELL runs the image's shell.
-                CommandLine::Shell(text) => vec!["CMD-SHELL".into(), text.clone()],
-            },
-            interval: *interval,
-            timeout: *timeout,
-            start_period: *start_period,
-            start_interval: *start_interval,
-            retries: *retries,
+fn healthcheck(check: &Check) -> Healthcheck {
+    let Check::Cmd { command, interval, timeout, start_period, start_interval, retries } = check else {
+        return Healthcheck { test: vec!["NONE".into()], ..Healthcheck::default() };
+    };
+    let nanoseconds = |time: &Option<Duration>| time.map_or(0, |time| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX));
+    Healthcheck {
+        test: match command {
+            Line::Exec(words) => std::iter::once("CMD".to_owned()).chain(words.iter().cloned()).collect(),
+            // Docker's CMD-SHELL runs the image's shell.
+            Line::Shell(text) => vec!["CMD-SHELL".into(), text.clone()],
         },
+        interval: nanoseconds(interval),
+        timeout: nanoseconds(timeout),
+        start_period: nanoseconds(start_period),
+        start_interval: nanoseconds(start_interval),
+        retries: retries.map_or(0, i64::from),
     }
 }
 
@@ -179,10 +182,16 @@ fn check_signal(signal: &str) -> Result<()> {
             let name = signal.to_uppercase();
             let name = name.strip_prefix("SIG").unwrap_or(&name);
             let real_time = name.strip_prefix("RTMIN+").or_else(|| name.strip_prefix("RTMAX-")).is_some_and(|n| n.parse::<u8>().is_ok());
-            real_time || matches!(name, "RTMIN" | "RTMAX" | "CLD" | "POLL") || format!("SIG{name}").parse::<nix::sys::signal::Signal>().is_ok()
+            real_time
+                || matches!(name, "RTMIN" | "RTMAX" | "CLD" | "POLL")
+                || format!("SIG{name}").parse::<nix::sys::signal::Signal>().is_ok()
         }
     };
-    if known { Ok(()) } else { Err(Error::input(format!("unknown signal {}", quote(signal))).hint("give a name such as SIGTERM, or a number from 1 to 64")) }
+    if known {
+        Ok(())
+    } else {
+        Err(Error::input(format!("unknown signal {}", quote(signal))).hint("give a name such as SIGTERM, or a number from 1 to 64"))
+    }
 }
 
 #[cfg(test)]

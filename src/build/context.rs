@@ -76,4 +76,3 @@ pub fn ignore_file(context: &Path, dockerfile: Option<&Path>) -> Result<Option<(
     }
     Ok(None)
 }
-

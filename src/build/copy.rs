@@ -128,7 +128,11 @@ impl Copier<'_, '_> {
         let mut moved: HashMap<ImagePath, ImagePath> = HashMap::new();
         for (path, node) in &item.entries {
             let parent = path.parent().unwrap_or_default();
-            let base = if parent.is_root() { target.clone() } else { moved.get(&parent).cloned().unwrap_or_else(|| target.resolve(parent.as_bytes())) };
+            let base = if parent.is_root() {
+                target.clone()
+            } else {
+                moved.get(&parent).cloned().unwrap_or_else(|| target.resolve(parent.as_bytes()))
+            };
             let mut place = base.child(path.name().unwrap_or_default());
             if node.meta.kind == Kind::Directory {
                 if self.writer.lookup(&place)?.is_some_and(|there| there.meta.kind == Kind::Symlink) {

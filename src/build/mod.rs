@@ -28,7 +28,9 @@ use crate::rootemu;
 use crate::store::{ImageRecord, Store, WorkspaceKind};
 use crate::transfer;
 
+pub use context::ignore_file;
 pub use passwd::{Accounts, Identity};
+pub use run::{file as file_mount, host_files};
 pub use scope::PREDEFINED as PREDEFINED_ARGUMENTS;
 pub use state::DEFAULT_PATH;
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::dockerfile::{Dockerfile, Instruction, Kind, Mode, expand};
+use crate::dockerfile::{Dockerfile, From, Instruction, Kind, Mode, expand};
 use crate::error::{Error, Kind as ErrorKind, Result, nearest, quote};
 use crate::oci::Platform;
 
@@ -72,13 +72,12 @@ pub fn plan<'a>(file: &'a Dockerfile, options: &Options<'_>) -> Result<Plan<'a>>
             declared.extend(arguments.iter().map(|(name, _)| name.as_str()));
         }
         match (&instruction.kind, stages.last_mut()) {
-            (Kind::From { image, platform, name }, _) => {
-                let stage = start_stage(file, instruction, (image, platform.as_deref(), name.as_deref()), &stages, &globals, options)?;
-                stages.push(stage);
-            }
+            (Kind::From(from), _) => stages.push(start_stage(file, instruction, from, &stages, &globals, options)?),
             (Kind::Arg(arguments), None) => set_globals(file, instruction, arguments, &mut globals, options.arguments)?,
             (_, Some(stage)) => stage.instructions.push(instruction),
-            (_, None) => return Err(file.error_at(instruction, "no stage to add this to").hint("begin with FROM; only ARG may stand before it")),
+            (_, None) => {
+                return Err(error_at(file, instruction, "no stage to add this to").hint("begin with FROM; only ARG may stand before it"));
+            }
         }
     }
     let Some(last) = stages.last() else {
@@ -107,16 +106,16 @@ fn is_known(name: &str, globals: &BTreeMap<String, String>) -> bool {
 fn start_stage<'a>(
     file: &Dockerfile,
     instruction: &'a Instruction,
-    (image, platform, name): (&str, Option<&str>, Option<&str>),
+    from: &From,
     stages: &[Stage<'_>],
     globals: &BTreeMap<String, String>,
     options: &Options<'_>,
 ) -> Result<Stage<'a>> {
     let lookup = |name: &str| globals.get(name).cloned();
-    let expanded = expand(image, file.escape(), &lookup, Mode::Word).map_err(|e| file.error_at(instruction, e.to_string()))?;
+    let expanded = expand(&from.image, file.escape, &lookup, Mode::Word).map_err(|e| error_at(file, instruction, e.to_string()))?;
     let image = expanded.text;
     if image.is_empty() {
-        let mut error = file.error_at(instruction, "FROM names no image after its variables are replaced");
+        let mut error = error_at(file, instruction, "FROM names no image after its variables are replaced");
         if let Some(unset) = expanded.unset.first() {
             error = error.cause(format!("{} is not set", quote(unset))).hint(format!(
                 "FROM sees only ARGs that stand before the first FROM: add `ARG {unset}=VALUE` there, or give `--build-arg {unset}=VALUE`"
@@ -124,18 +123,19 @@ fn start_stage<'a>(
         }
         return Err(error);
     }
-    let platform = match platform {
+    let platform = match &from.platform {
         None => options.platform.clone(),
         Some(text) => {
-            let text = expand(text, file.escape(), &lookup, Mode::Word).map_err(|e| file.error_at(instruction, e.to_string()))?.text;
-            text.parse().map_err(|e: Error| file.error_at(instruction, e.to_string()))?
+            let text = expand(text, file.escape, &lookup, Mode::Word).map_err(|e| error_at(file, instruction, e.to_string()))?.text;
+            text.parse().map_err(|e: Error| error_at(file, instruction, e.to_string()))?
         }
     };
     let index = stages.len();
+    let name = from.name.as_deref();
     if let Some(name) = name
         && stages.iter().any(|stage| stage.name.eq_ignore_ascii_case(name))
     {
-        return Err(file.error_at(instruction, format!("two stages are named {}", quote(name))).hint("give one of them another name"));
+        return Err(error_at(file, instruction, format!("two stages are named {}", quote(name))).hint("give one of them another name"));
     }
     let base = match image.as_str() {
         "scratch" => Base::Scratch,
@@ -165,7 +165,7 @@ fn set_globals(
             (Some(value), _) => value.clone(),
             (None, Some(default)) => {
                 let lookup = |name: &str| globals.get(name).cloned();
-                expand(default, file.escape(), &lookup, Mode::Word).map_err(|e| file.error_at(instruction, e.to_string()))?.text
+                expand(default, file.escape, &lookup, Mode::Word).map_err(|e| error_at(file, instruction, e.to_string()))?.text
             }
             (None, None) => continue,
         };
@@ -205,7 +205,7 @@ fn needed_stages(file: &Dockerfile, stages: &[Stage<'_>], target: usize) -> Resu
             todo.push(base);
         }
         for instruction in &stage.instructions {
-            for name in instruction.kind.sources() {
+            for name in sources(&instruction.kind) {
                 if let Some(source) = source_stage(file, instruction, name, stages, index)? {
                     todo.push(source);
                 }
@@ -215,18 +215,43 @@ fn needed_stages(file: &Dockerfile, stages: &[Stage<'_>], target: usize) -> Resu
     Ok(needed)
 }
 
+/// The stages and images an instruction reads from.
+fn sources(kind: &Kind) -> Vec<&str> {
+    match kind {
+        Kind::Copy(copy) => copy.from.as_deref().into_iter().collect(),
+        Kind::Run(run) => run.mounts.iter().filter_map(|mount| mount.mount.from.as_deref()).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// The stage that a `--from` or `from=` names: `None` if it names an image. A stage can only use earlier ones.
 fn source_stage(file: &Dockerfile, instruction: &Instruction, name: &str, stages: &[Stage<'_>], current: usize) -> Result<Option<usize>> {
     let found = find_stage(stages, name);
     match found {
         Some(index) if index < current => Ok(Some(index)),
-        Some(index) if index == current => Err(file.error_at(instruction, format!("stage {} can't copy from itself", quote(name)))),
-        Some(_) => Err(file
-            .error_at(instruction, format!("stage {} comes later", quote(name)))
+        Some(index) if index == current => Err(error_at(file, instruction, format!("stage {} can't copy from itself", quote(name)))),
+        Some(_) => Err(error_at(file, instruction, format!("stage {} comes later", quote(name)))
             .hint("move that stage above this one; a stage can only use earlier stages")),
         None if name.bytes().all(|b| b.is_ascii_digit()) && !name.is_empty() => {
-            Err(file.error_at(instruction, format!("there is no stage number {name}")).hint(format!("the stages are 0 to {}", stages.len() - 1)))
+            Err(error_at(file, instruction, format!("there is no stage number {name}"))
+                .hint(format!("the stages are 0 to {}", stages.len() - 1)))
         }
         None => Ok(None),
     }
+}
+
+/// An error about a whole instruction.
+pub fn error_at(file: &Dockerfile, instruction: &Instruction, what: impl Into<String>) -> Error {
+    locate(file, Error::input(what), instruction)
+}
+
+/// Points an error at an instruction's first line.
+pub fn locate(file: &Dockerfile, error: Error, instruction: &Instruction) -> Error {
+    let end = file
+        .source
+        .slice(instruction.span)
+        .lines()
+        .next()
+        .map_or(instruction.span.end, |line| instruction.span.start + line.trim_end().len());
+    error.at(file.source.place(instruction.span.start..end, ""))
 }

@@ -1,11 +1,11 @@
 //! From an instruction to what is to be done: variables replaced, paths made absolute, names of stages found.
 
-use crate::dockerfile::{CommandLine, Dockerfile, Health, Instruction, Kind, Mode, expand};
+use crate::dockerfile::{self as ast, CopySource, Dockerfile, Instruction, Invocation, Kind, Mode, Security, Transfer, expand};
 use crate::error::{Error, Kind as ErrorKind, Result, quote};
 use crate::oci::ImagePath;
 
 use super::chmod::Chmod;
-use super::config_step::{self, Change};
+use super::config_step::Change;
 use super::copy::{Archives, Destination};
 use super::state::State;
 
@@ -83,19 +83,13 @@ pub struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    /// Resolves; errors point at the instruction.
+    /// Resolves.
     pub fn resolve(&self, instruction: &Instruction) -> Result<Action> {
-        self.action(instruction, &instruction.kind).map_err(|e| match e.place() {
-            None => self.file.locate(e, instruction),
-            Some(_) => e,
-        })
-    }
-
-    fn action(&self, instruction: &Instruction, kind: &Kind) -> Result<Action> {
-        let change = match kind {
-            Kind::From { .. } => return Err(Error::new("FROM inside a stage")),
-            Kind::Run { .. } => return self.run(kind, instruction),
-            Kind::Copy { .. } | Kind::Add { .. } => return self.copy(kind, instruction),
+        let change = match &instruction.kind {
+            Kind::From(_) => return Err(Error::input("FROM can't be a trigger")),
+            Kind::Run(run) => return self.run(run),
+            Kind::Copy(copy) => return self.copy(copy),
+            Kind::Add(add) => return self.add(add),
             Kind::Workdir(path) => {
                 let path = self.word(path)?;
                 if path.is_empty() {
@@ -104,7 +98,9 @@ impl Resolver<'_> {
                 let path = ImagePath::clean(&self.state.config.config.working_dir).resolve(&path);
                 return Ok(Action::Workdir(path.to_string()));
             }
-            Kind::Arg(arguments) => Change::Arg(arguments.iter().map(|(name, default)| self.argument(name, default.as_deref())).collect::<Result<_>>()?),
+            Kind::Arg(arguments) => {
+                Change::Arg(arguments.iter().map(|(name, default)| self.argument(name, default.as_deref())).collect::<Result<_>>()?)
+            }
             Kind::Env(pairs) => Change::Env(self.pairs(pairs)?),
             Kind::Label(pairs) => Change::Label(self.pairs(pairs)?),
             Kind::User(user) => Change::User(self.word(user)?),
@@ -120,8 +116,8 @@ impl Resolver<'_> {
             Kind::Entrypoint(line) => Change::Entrypoint(line.clone()),
             Kind::Shell(shell) => Change::Shell(shell.clone()),
             Kind::StopSignal(signal) => Change::StopSignal(self.word(signal)?),
-            Kind::Healthcheck(health) => Change::Healthcheck(Health::clone(health)),
-            Kind::Onbuild { trigger, .. } => Change::Onbuild(trigger.clone()),
+            Kind::Healthcheck(check) => Change::Healthcheck(check.clone()),
+            Kind::Onbuild(onbuild) => Change::Onbuild(onbuild.trigger.clone()),
             Kind::Maintainer(name) => Change::Maintainer(name.clone()),
         };
         Ok(Action::Config(change))
@@ -137,84 +133,85 @@ impl Resolver<'_> {
         Ok((name.to_owned(), value))
     }
 
-    fn run(&self, kind: &Kind, instruction: &Instruction) -> Result<Action> {
-        let Kind::Run { command, mounts, network, security, .. } = kind else { unreachable!("called for RUN only") };
-        if !mounts.is_empty() {
+    fn run(&self, run: &ast::Run) -> Result<Action> {
+        if !run.mounts.is_empty() {
             return Err(unsupported("RUN --mount"));
         }
-        if security.as_deref().is_some_and(|security| security != "sandbox") {
+        if !run.devices.is_empty() {
+            return Err(unsupported("RUN --device"));
+        }
+        if run.security == Security::Insecure {
             return Err(unsupported("RUN --security=insecure"));
         }
-        let network = match network.as_deref() {
-            None | Some("default" | "host") => Network::Host,
-            Some("none") => Network::None,
-            Some(other) => return Err(Error::input(format!("unknown network {}", quote(other))).hint("`--network` is default, host or none")),
+        let network = match run.network {
+            ast::Network::Default | ast::Network::Host => Network::Host,
+            ast::Network::None => Network::None,
         };
         let mut script = None;
-        let argv = match command {
-            CommandLine::Exec(words) => words.clone(),
-            CommandLine::Shell(text) => {
+        let argv = match run.invocation() {
+            Invocation::Exec(words) => words,
+            Invocation::Script { name, content } => {
+                script = Some(Script { name, text: content });
+                Vec::new()
+            }
+            Invocation::Shell(text) => {
                 let mut argv = self.state.shell();
-                match instruction.heredocs.as_slice() {
-                    [] => argv.push(text.clone()),
-                    [only] if only.is_whole_command(text) => {
-                        if only.content.starts_with("#!") {
-                            script = Some(Script { name: only.name.clone(), text: only.content.clone() });
-                            argv.clear();
-                        } else {
-                            argv.push(only.content.clone());
-                        }
-                    }
-                    several => {
-                        // The shell reads its own here-documents.
-                        let mut text = text.clone();
-                        for heredoc in several {
-                            text.push('\n');
-                            text.push_str(&heredoc.raw);
-                            text.push_str(&heredoc.name);
-                        }
-                        argv.push(text);
-                    }
-                }
+                argv.push(text);
                 argv
             }
         };
         Ok(Action::Run(Command { argv, script, network }))
     }
 
-    fn copy(&self, kind: &Kind, instruction: &Instruction) -> Result<Action> {
-        let (Kind::Copy { transfer } | Kind::Add { transfer }) = kind else { unreachable!("called for COPY and ADD only") };
-        for (flag, given) in [
-            ("--link", transfer.link),
-            ("--parents", transfer.parents),
-            ("--exclude", !transfer.excludes.is_empty()),
-            ("--checksum", transfer.checksum.is_some()),
-            ("--keep-git-dir", transfer.keep_git_dir),
-            ("--unpack", transfer.unpack.is_some()),
-        ] {
+    fn copy(&self, copy: &ast::Copy) -> Result<Action> {
+        if copy.parents {
+            return Err(unsupported("COPY --parents"));
+        }
+        if let Some(from) = &copy.from
+            && from.contains('$')
+        {
+            return Err(
+                Error::input("`--from` can't have variables").hint(format!("add a stage `FROM {from} AS NAME` above and copy from NAME"))
+            );
+        }
+        self.transfer(&copy.transfer, copy.from.clone(), Archives::Copy)
+    }
+
+    fn add(&self, add: &ast::Add) -> Result<Action> {
+        for (flag, given) in
+            [("ADD --checksum", add.checksum.is_some()), ("ADD --keep-git-dir", add.keep_git_dir), ("ADD --unpack", add.unpack.is_some())]
+        {
             if given {
                 return Err(unsupported(flag));
             }
         }
-        let archives = if matches!(kind, Kind::Add { .. }) { Archives::Unpack } else { Archives::Copy };
-        let from = transfer.from.clone();
-        if let Some(from) = &from
-            && from.contains('$')
-        {
-            return Err(Error::input("`--from` can't have variables").hint(format!("add a stage `FROM {from} AS NAME` above and copy from NAME")));
+        self.transfer(&add.transfer, None, Archives::Unpack)
+    }
+
+    fn transfer(&self, transfer: &Transfer, from: Option<String>, archives: Archives) -> Result<Action> {
+        if transfer.link {
+            return Err(unsupported("--link"));
         }
-        let mut sources = self.words(&transfer.sources)?;
+        if !transfer.excludes.is_empty() {
+            return Err(unsupported("--exclude"));
+        }
+        let mut sources = Vec::new();
+        let mut inline = Vec::new();
+        for source in &transfer.sources {
+            match source {
+                CopySource::Path(path) => sources.push(self.word(path)?),
+                CopySource::Inline(heredoc) => {
+                    let text = heredoc.text();
+                    let text = if heredoc.expand { self.expand(&text, Mode::Raw)?.text } else { text.into_owned() };
+                    inline.push((heredoc.name.clone(), text));
+                }
+            }
+        }
         if archives == Archives::Unpack
-            && let Some(url) = sources.iter().find(|s| is_remote(s))
+            && let Some(url) = sources.iter().find(|source| is_remote(source))
         {
             return Err(unsupported("ADD of a URL").cause(format!("{} is not local", quote(url))));
         }
-        let mut inline = Vec::new();
-        for heredoc in &instruction.heredocs {
-            let text = if heredoc.expand { self.expand(&heredoc.content, Mode::Raw)?.text } else { heredoc.content.clone() };
-            inline.push((heredoc.name.clone(), text));
-        }
-        sources.retain(|source| !source.is_empty());
         let destination = Destination::new(&self.word(&transfer.destination)?, &self.state.config.config.working_dir);
         if sources.len() + inline.len() > 1 && !destination.is_directory() {
             return Err(Error::input("several sources need a directory as destination").hint("end the destination with `/`"));
@@ -227,7 +224,7 @@ impl Resolver<'_> {
 
     fn expand(&self, text: &str, mode: Mode) -> Result<crate::dockerfile::Expanded> {
         let lookup = |name: &str| self.state.scope.get(name).map(str::to_owned);
-        expand(text, self.file.escape(), &lookup, mode).map_err(|e| Error::input(e.to_string()))
+        expand(text, self.file.escape, &lookup, mode).map_err(|e| Error::input(e.to_string()))
     }
 
     fn word(&self, text: &str) -> Result<String> {
@@ -256,9 +253,6 @@ pub fn run_history(state: &State, command: &Command) -> String {
     });
     line
 }
-
-/// The words of a command as the config keeps them; here so that `step` needs one import.
-pub use config_step::apply as apply_change;
 
 fn is_remote(source: &str) -> bool {
     ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|scheme| source.starts_with(scheme))

@@ -8,7 +8,7 @@ use crate::event::{Event, Stream};
 use crate::oci::ImagePath;
 use crate::rootemu;
 use crate::rootfs::View;
-use crate::sandbox::{self, Exit, Mount, Spec};
+use crate::sandbox::{self, Access, Capabilities, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio};
 use crate::store::{Layer, WorkspaceRoot};
 
 use super::passwd::{Accounts, Identity};
@@ -29,8 +29,9 @@ pub fn run(engine: &Engine<'_>, state: &State, command: &Command, id: u64) -> Re
     let identity = Accounts::of(&view)?.identity(&state.config.config.user)?;
     let workspace = engine.store.workspace(engine.request.workspace, &stack)?;
     let spec = spec(engine, state, command, &identity, &workspace, &view)?;
-    let mut running = sandbox::spawn(&spec, sandbox::Io::pipes())?;
-    let (out, err) = (running.take_stdout(), running.take_stderr());
+    let io = Stdio { stdin: sandbox::Stream::Null, stdout: sandbox::Stream::Pipe, stderr: sandbox::Stream::Pipe };
+    let mut running = sandbox::spawn(&spec, io)?;
+    let (out, err) = (running.stdout.take(), running.stderr.take());
     // The readers end when the last process that holds the pipe does, which is when the sandbox ends.
     std::thread::scope(|scope| {
         scope.spawn(|| forward(engine, id, Stream::Out, out));
@@ -40,7 +41,7 @@ pub fn run(engine: &Engine<'_>, state: &State, command: &Command, id: u64) -> Re
     for notice in &status.notices {
         engine.sink.event(Event::Warning(notice));
     }
-    check(&status.exit, command)?;
+    check(status.exit, command)?;
     let overrides = status.emulation.as_ref().map(rootemu::overrides).transpose()?.unwrap_or_default();
     workspace.commit(&overrides)
 }
@@ -64,30 +65,49 @@ fn spec(
     environment.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
     environment.entry("HOME".into()).or_insert_with(|| identity.home.clone());
     environment.entry("HOSTNAME".into()).or_insert_with(|| HOSTNAME.into());
-    let mut mounts = sandbox::host_files();
+    let mut mounts = host_files();
     let mut argv = command.argv.clone();
     if let Some(script) = &command.script {
         let target = ImagePath::clean(SCRIPTS).child(&script.name);
         argv = vec![target.to_string()];
-        mounts.push(Mount::file(target, script.text.clone().into_bytes(), 0o755));
+        mounts.push(file(target, script.text.clone().into_bytes(), 0o755));
     }
     let root = match workspace.root() {
-        WorkspaceRoot::Overlay { lowers, upper, work } => sandbox::Root::Overlay { lowers, upper: Some(upper), work: Some(work) },
-        WorkspaceRoot::Directory(path) => sandbox::Root::Directory { path, access: sandbox::Access::ReadWrite },
+        WorkspaceRoot::Overlay { lowers, upper, work } => Root::Overlay { lowers, upper, work },
+        WorkspaceRoot::Directory(path) => Root::Directory { path, access: Access::ReadWrite },
     };
     let credentials = rootemu::Credentials { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() };
     let emulation = rootemu::Spec::new(engine.request.emulation, credentials, rootemu::stack_overrides(view)?);
-    let network = match command.network {
-        Network::Host => sandbox::Network::Host,
-        Network::None => sandbox::Network::None,
-    };
-    Ok(Spec::build(root)
-        .hostname(HOSTNAME)
-        .process(argv, environment, if config.working_dir.is_empty() { "/" } else { &config.working_dir })
-        .mounts(mounts)
-        .network(network)
-        .emulation(emulation.to_value())
-        .scratch(workspace.scratch()))
+    let environment = environment.iter().map(|(name, value)| format!("{name}={value}").into()).collect();
+    let cwd = ImagePath::clean(&config.working_dir);
+    Ok(Spec {
+        root,
+        id_map: IdMap::ROOT,
+        mounts,
+        process: Process { argv: argv.into_iter().map(Into::into).collect(), env: environment, cwd, umask: Some(0o022) },
+        hostname: Some(HOSTNAME.into()),
+        network: match command.network {
+            Network::Host => sandbox::Network::Host,
+            Network::None => sandbox::Network::None,
+        },
+        pid: Namespace::Private,
+        ipc: Namespace::Private,
+        devices: Devices::Minimal,
+        capabilities: Capabilities::docker(),
+        privileges: Privileges::Raisable,
+        emulation: emulation.to_value(),
+    })
+}
+
+/// The host's files that name resolution needs, as far as they exist. A copy each: a step must not change the host's.
+pub fn host_files() -> Vec<Mount> {
+    let read = |path: &str| Some(file(ImagePath::clean(path), std::fs::read(path).ok()?, 0o644));
+    ["/etc/resolv.conf", "/etc/hosts"].into_iter().filter_map(read).collect()
+}
+
+/// A file in memory.
+pub fn file(target: ImagePath, content: Vec<u8>, mode: u32) -> Mount {
+    Mount { target, kind: MountKind::File { content, mode }, access: Access::ReadWrite, missing: Missing::Create }
 }
 
 fn forward(engine: &Engine<'_>, id: u64, stream: Stream, pipe: Option<impl Read>) {
@@ -98,16 +118,19 @@ fn forward(engine: &Engine<'_>, id: u64, stream: Stream, pipe: Option<impl Read>
     }
 }
 
-fn check(exit: &Exit, command: &Command) -> Result<()> {
+fn check(exit: Exit, command: &Command) -> Result<()> {
+    if exit.success() {
+        return Ok(());
+    }
     let shown = command.script.as_ref().map_or_else(|| command.argv.join(" "), |script| script.name.clone());
-    let code = exit.code();
-    let why = match exit {
-        Exit::Code(0) => return Ok(()),
-        Exit::Code(code) => format!("exit status {code}"),
-        Exit::Signal(9) => "killed by SIGKILL; if nobody did, the machine ran out of memory".to_owned(),
-        Exit::Signal(signal) => format!("killed by signal {signal}"),
-        Exit::NotFound(what) | Exit::NotExecutable(what) => what.clone(),
-    };
     let first = shown.lines().next().unwrap_or_default();
-    Err(Error::with_kind(Kind::Other, format!("RUN {} failed", crate::error::quote(first))).cause(why).exit_code(code))
+    let code = exit.shell_code();
+    let error = Error::with_kind(Kind::Other, format!("RUN {} failed", crate::error::quote(first)));
+    let error = match exit {
+        Exit::Code(code) => error.cause(format!("exit status {code}")),
+        Exit::Signal(libc::SIGKILL) => error.cause("killed by SIGKILL: if nobody did, the machine ran out of memory"),
+        Exit::Signal(signal) => error.cause(format!("killed by signal {signal}")),
+        Exit::NotFound(why) | Exit::NotExecutable(why) => why.context(error.what().to_owned()),
+    };
+    Err(error.exit_code(u8::try_from(code).unwrap_or(1)))
 }

@@ -59,18 +59,8 @@ impl Scope {
 }
 
 /// Arguments that need no declaration and don't enter the cache key (Dockerfile reference, "Predefined ARGs").
-pub const PREDEFINED: [&str; 10] = [
-    "HTTP_PROXY",
-    "http_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "FTP_PROXY",
-    "ftp_proxy",
-    "NO_PROXY",
-    "no_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-];
+pub const PREDEFINED: [&str; 10] =
+    ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy"];
 
 /// The platform arguments of the global scope (Dockerfile reference, "Automatic platform ARGs in the global scope").
 pub fn platform_arguments(build: &Platform, target: &Platform) -> BTreeMap<String, String> {

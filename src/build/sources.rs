@@ -99,16 +99,25 @@ impl Source<'_> {
 
     fn missing(&self, pattern: &str, path: &ImagePath) -> Error {
         let error = Error::with_kind(Kind::NotFound, format!("{} is not in {}", quote(pattern), self.name));
-        let siblings = path.parent().and_then(|parent| self.view.resolve(&parent, Follow::Last).ok()).and_then(|parent| self.view.read_dir(&parent).ok());
-        let names: Vec<String> =
-            siblings.unwrap_or_default().iter().filter_map(|node| node.path.name()).map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        let siblings = path
+            .parent()
+            .and_then(|parent| self.view.resolve(&parent, Follow::Last).ok())
+            .and_then(|parent| self.view.read_dir(&parent).ok());
+        let names: Vec<String> = siblings
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|node| node.path.name())
+            .map(|name| String::from_utf8_lossy(name).into_owned())
+            .collect();
         let wanted = String::from_utf8_lossy(path.name().unwrap_or_default()).into_owned();
         match nearest(&wanted, names.iter().map(String::as_str)) {
             Some(near) => {
                 let near = path.parent().unwrap_or_default().child(near);
                 error.hint(format!("did you mean {}?", quote(near.as_bytes())))
             }
-            None if pattern.split('/').any(|part| part == "..") => error.hint("sources are relative to the root of the context and can't leave it"),
+            None if pattern.split('/').any(|part| part == "..") => {
+                error.hint("sources are relative to the root of the context and can't leave it")
+            }
             None => error.hint("sources are relative to the root of the context, whatever WORKDIR says"),
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dockerfile::{self, Dockerfile, Instruction, Kind};
+use crate::dockerfile::{self, Dockerfile, Instruction};
 use crate::error::{Error, Result};
 use crate::event::{Event, Outcome, Sink, next_id};
 use crate::oci::{Descriptor, DiffId, Digest, ImagePath, media_type};
@@ -17,7 +17,7 @@ use super::context::Context;
 use super::copy::{self, Archives};
 use super::key::Key;
 use super::passwd::Accounts;
-use super::plan::{Base, Plan, Stage, find_stage};
+use super::plan::{Base, Plan, Stage, find_stage, locate};
 use super::resolve::{self, Action, Copy, Resolver};
 use super::sources::{Selection, Source};
 use super::state::{State, StateLayer};
@@ -93,12 +93,18 @@ impl<'a> Engine<'a> {
         Ok(state)
     }
 
-    fn timed<T>(&mut self, stage: &Stage<'_>, number: usize, instruction: &Instruction, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    fn timed<T>(
+        &mut self,
+        stage: &Stage<'_>,
+        number: usize,
+        instruction: &Instruction,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
         let id = next_id();
         let total = 1 + stage.instructions.len();
-        self.sink.event(Event::StepStarted { id, stage: &stage.name, number, total, text: &instruction.text });
+        self.sink.event(Event::StepStarted { id, stage: &stage.name, number, total, text: &instruction.original });
         let start = Instant::now();
-        let result = work(self).map_err(|e| self.file.locate(e, instruction));
+        let result = work(self).map_err(|e| locate(self.file, e, instruction));
         let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Failed };
         self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed() });
         result
@@ -126,25 +132,22 @@ impl<'a> Engine<'a> {
 
     fn triggers(&self, stage: &Stage<'_>, triggers: &[String]) -> Result<Vec<Dockerfile>> {
         let parse = |trigger: &String| {
-            dockerfile::parse("ONBUILD trigger of the base image", trigger.as_bytes()).map_err(|e| self.file.locate(e, stage.from))
+            dockerfile::parse("ONBUILD trigger of the base image", trigger.as_bytes()).map_err(|e| locate(self.file, e, stage.from))
         };
         triggers.iter().map(parse).collect()
     }
 
     fn step(&mut self, stage: &Stage<'_>, state: &mut State, instruction: &Instruction, (number, total): (usize, usize)) -> Result<()> {
         let id = next_id();
-        self.sink.event(Event::StepStarted { id, stage: &stage.name, number, total, text: &instruction.text });
+        self.sink.event(Event::StepStarted { id, stage: &stage.name, number, total, text: &instruction.original });
         let start = Instant::now();
         let result = self.act(stage, state, instruction, id);
         let outcome = *result.as_ref().unwrap_or(&Outcome::Failed);
         self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed() });
-        result.map(drop).map_err(|e| if e.place().is_none() { self.file.locate(e, instruction) } else { e })
+        result.map(drop).map_err(|e| if e.place().is_none() { locate(self.file, e, instruction) } else { e })
     }
 
     fn act(&mut self, stage: &Stage<'_>, state: &mut State, instruction: &Instruction, id: u64) -> Result<Outcome> {
-        if let Kind::From { .. } = instruction.kind {
-            return Err(Error::input("FROM can't be a trigger"));
-        }
         let resolver = Resolver { file: self.file, state, arguments: &self.request.arguments, globals: &self.plan.globals };
         let action = resolver.resolve(instruction)?;
         let (made, history) = match &action {
@@ -157,7 +160,7 @@ impl<'a> Engine<'a> {
                 return Ok(Outcome::Done);
             }
             Action::Run(command) => (self.run(state, command, id)?, resolve::run_history(state, command)),
-            Action::Copy(copy) => (self.copy(stage, state, copy)?, instruction.text.clone()),
+            Action::Copy(copy) => (self.copy(stage, state, copy)?, instruction.original.clone()),
             Action::Workdir(path) => {
                 let made = self.workdir(state, path)?;
                 state.config.config.working_dir.clone_from(path);

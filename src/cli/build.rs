@@ -127,7 +127,8 @@ fn find_dockerfile(context: &Path, file: Option<&Path>) -> Result<PathBuf> {
             return Ok(path);
         }
     }
-    Err(Error::input(format!("there is no Dockerfile in {}", quote_path(context))).hint("name it with `-f FILE`, or `-f -` for standard input"))
+    Err(Error::input(format!("there is no Dockerfile in {}", quote_path(context)))
+        .hint("name it with `-f FILE`, or `-f -` for standard input"))
 }
 
 fn read_dockerfile(path: &Path) -> Result<Vec<u8>> {
@@ -160,6 +161,7 @@ fn build_arguments(given: &[String], environment: &Environment) -> Result<BTreeM
 
 fn epoch(environment: &Environment) -> Result<Option<i64>> {
     let Some(text) = environment.variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
-    let bad = |_| Error::input(format!("$SOURCE_DATE_EPOCH is {}", quote(text))).hint("it must be a number of seconds since 1970-01-01 UTC");
+    let bad =
+        |_| Error::input(format!("$SOURCE_DATE_EPOCH is {}", quote(text))).hint("it must be a number of seconds since 1970-01-01 UTC");
     text.parse().map(Some).map_err(bad)
 }

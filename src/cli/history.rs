@@ -53,7 +53,11 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
                 .map(|(entry, layer, size)| {
                     let created = entry.created.clone().unwrap_or_default();
                     let text = entry.created_by.clone().or_else(|| entry.comment.clone()).unwrap_or_default().replace(['\n', '\t'], " ");
-                    let text = if arguments.no_trunc || text.chars().count() <= SHOWN { text } else { text.chars().take(SHOWN - 1).chain(['…']).collect() };
+                    let text = if arguments.no_trunc || text.chars().count() <= SHOWN {
+                        text
+                    } else {
+                        text.chars().take(SHOWN - 1).chain(['…']).collect()
+                    };
                     let layer = layer.map_or_else(|| "-".to_owned(), |diff_id| diff_id.0.short());
                     vec![layer, created.get(..19).unwrap_or(&created).replace('T', " "), render::size(*size), text]
                 })

@@ -31,7 +31,8 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
                 continue;
             }
         };
-        let name = record.reference.as_ref().map(|reference| (reference.familiar_repository(), reference.tag().unwrap_or("<none>").to_owned()));
+        let name =
+            record.reference.as_ref().map(|reference| (reference.familiar_repository(), reference.tag().unwrap_or("<none>").to_owned()));
         let (repository, tag) = name.unwrap_or_else(|| ("<none>".into(), "<none>".into()));
         let id = image.id();
         if let Some(wanted) = &arguments.name
@@ -60,7 +61,15 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
             render::result(&serde_json::to_string_pretty(&list).expect("plain data"));
         }
         Format::Table => {
-            let cells = |(created, repository, tag, id, _, size, _): &(String, String, String, crate::oci::Digest, crate::oci::Digest, u64, crate::oci::Platform)| {
+            let cells = |(created, repository, tag, id, _, size, _): &(
+                String,
+                String,
+                String,
+                crate::oci::Digest,
+                crate::oci::Digest,
+                u64,
+                crate::oci::Platform,
+            )| {
                 let created = created.get(..19).unwrap_or(created).replace('T', " ");
                 vec![repository.clone(), tag.clone(), id.short(), created, render::size(*size)]
             };

@@ -6,7 +6,7 @@ use super::environment::Environment;
 use super::{Format, render};
 use crate::error::Result;
 use crate::oci::Platform;
-use crate::sandbox;
+use crate::sandbox::{self, Feature};
 use crate::store::{Store, WorkspaceKind};
 
 #[derive(clap::Args)]
@@ -18,21 +18,23 @@ pub struct Arguments {
 
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let store = environment.store()?;
-    let probe = sandbox::probe(&store.probe_dir()?)?;
-    let workspace = if probe.overlay_works() { "overlay" } else { "copy" };
+    let probe = sandbox::probe(&store.probe_dir()?);
+    let workspace = if probe.works(Feature::Overlay) { "overlay" } else { "copy" };
     match arguments.format {
         Format::Json => {
             let findings: Vec<_> = probe
                 .findings
                 .iter()
-                .map(|finding| json!({ "name": finding.name, "works": finding.works(), "detail": finding.detail, "remedy": finding.remedy }))
+                .map(
+                    |finding| json!({ "name": finding.name, "works": finding.works(), "detail": finding.detail, "remedy": finding.remedy }),
+                )
                 .collect();
             let info = json!({
                 "version": env!("CARGO_PKG_VERSION"),
                 "platform": Platform::host().to_string(),
                 "storage": environment.storage()?,
                 "workspace": workspace,
-                "findings": findings,
+                "requirements": findings,
             });
             render::result(&serde_json::to_string_pretty(&info).expect("plain data"));
         }
@@ -45,7 +47,11 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
                 .iter()
                 .map(|finding| {
                     let remedy = if finding.remedy.is_empty() { String::new() } else { format!("; {}", finding.remedy) };
-                    vec![finding.name.to_owned(), if finding.works() { "yes" } else { "no" }.to_owned(), format!("{}{remedy}", finding.detail)]
+                    vec![
+                        finding.name.to_owned(),
+                        if finding.works() { "yes" } else { "no" }.to_owned(),
+                        format!("{}{remedy}", finding.detail),
+                    ]
                 })
                 .collect();
             render::result("");
@@ -53,6 +59,21 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn name(feature: Feature) -> &'static str {
+    match feature {
+        Feature::UserNamespace => "user namespaces",
+        Feature::PidNamespace => "PID namespaces",
+        Feature::Proc => "fresh /proc",
+        Feature::NetworkNamespace => "network namespaces",
+        Feature::Overlay => "overlay on the storage directory",
+        Feature::ScratchOverlay => "overlay in memory",
+        Feature::UserXattrs => "user xattrs on the storage directory",
+        Feature::Reflinks => "reflinks on the storage directory",
+        Feature::SeccompNotify => "seccomp user notification",
+        Feature::Binfmt => "binfmt_misc of one's own",
+    }
 }
 
 /// How trees are mounted here: probed once a boot and machine, then remembered in the storage directory.
@@ -67,8 +88,8 @@ pub fn workspace(store: &Store, environment: &Environment) -> Result<WorkspaceKi
     if let Some(kind) = store.probed_workspace()? {
         return Ok(kind);
     }
-    let probe = sandbox::probe(&store.probe_dir()?)?;
-    let kind = if probe.overlay_works() { WorkspaceKind::Overlay } else { WorkspaceKind::Copy };
+    let probe = sandbox::probe(&store.probe_dir()?);
+    let kind = if probe.works(Feature::Overlay) { WorkspaceKind::Overlay } else { WorkspaceKind::Copy };
     store.remember_workspace(kind)?;
     Ok(kind)
 }

@@ -29,8 +29,12 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     for name in &arguments.images {
         let image = store.require_image(name)?;
         match arguments.format {
-            View::Config => render::result(&String::from_utf8_lossy(&store.read_blob(&image.manifest.config.digest, crate::store::CONFIG_LIMIT)?)),
-            View::Manifest => render::result(&String::from_utf8_lossy(&store.read_blob(&image.record.manifest, crate::store::CONFIG_LIMIT)?)),
+            View::Config => {
+                render::result(&String::from_utf8_lossy(&store.read_blob(&image.manifest.config.digest, crate::store::CONFIG_LIMIT)?))
+            }
+            View::Manifest => {
+                render::result(&String::from_utf8_lossy(&store.read_blob(&image.record.manifest, crate::store::CONFIG_LIMIT)?))
+            }
             View::Json => {
                 let names: Vec<String> = store.names_of(&image.record.manifest)?.iter().map(ToString::to_string).collect();
                 list.push(json!({

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use super::environment::Environment;
 use super::{info, render};
-use crate::build::{Accounts, DEFAULT_PATH, Identity};
+use crate::build::{Accounts, DEFAULT_PATH, Identity, file_mount, host_files};
 use crate::error::{Error, Result, quote, quote_path};
 use crate::oci::{Config, ImagePath};
 use crate::rootemu;
 use crate::rootfs::{Follow, LayerDir, View};
-use crate::sandbox::{self, Access, Exit, Mount, Root, Spec};
+use crate::sandbox::{self, Access, Capabilities, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio, Stream};
 use crate::store::{Lease, Store, WorkspaceKind};
 
 #[derive(clap::Args)]
@@ -95,35 +95,52 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     let identity = identity(&arguments, &target)?;
     let variables = variables(&arguments, environment, &target.config, &identity);
     let workdir = workdir(&arguments, &target.config);
-    let mut mounts = sandbox::host_files();
+    let mut mounts = host_files();
     mounts.extend(account_files(&target.view, &identity)?);
     for bind in &arguments.bind {
         mounts.push(parse_bind(bind)?);
     }
     let mode: rootemu::Mode = arguments.root_emulation.into();
-    let mut spec = Spec::run(target.root.clone()).process(argv, variables, &workdir).mounts(mounts);
-    spec = match arguments.network {
-        NetworkArgument::Host => spec.network(sandbox::Network::Host),
-        NetworkArgument::None => spec.network(sandbox::Network::None),
-    };
-    if let Some(hostname) = &arguments.hostname {
-        spec = spec.hostname(hostname);
-    }
-    if mode == rootemu::Mode::None {
-        spec = spec.identity(identity.uid, identity.gid);
+    let (id_map, emulation) = if mode == rootemu::Mode::None {
+        (IdMap { inside_uid: identity.uid, inside_gid: identity.gid }, None)
     } else {
         let credentials = rootemu::Credentials { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() };
         let emulation = rootemu::Spec::new(mode, credentials, rootemu::stack_overrides(&target.view)?);
-        spec = spec.emulation(emulation.to_value());
-    }
-    let status = sandbox::spawn(&spec, sandbox::Io::inherit())?.wait_forwarding_signals()?;
+        (IdMap::ROOT, emulation.to_value())
+    };
+    let spec = Spec {
+        root: target.root.clone(),
+        id_map,
+        mounts,
+        process: Process {
+            argv: argv.into_iter().map(Into::into).collect(),
+            env: variables.iter().map(|(name, value)| format!("{name}={value}").into()).collect(),
+            cwd: workdir,
+            umask: None,
+        },
+        hostname: arguments.hostname.clone(),
+        network: match arguments.network {
+            NetworkArgument::Host => sandbox::Network::Host,
+            NetworkArgument::None => sandbox::Network::None,
+        },
+        // As ch-run, a command sees the machine's processes and shares memory with them (MPI ranks do), but an emulated one needs a watcher.
+        pid: if emulation.is_some() { Namespace::Private } else { Namespace::Host },
+        ipc: Namespace::Host,
+        devices: Devices::Host,
+        capabilities: Capabilities::docker(),
+        privileges: Privileges::Raisable,
+        emulation,
+    };
+    let io = Stdio { stdin: Stream::Inherit, stdout: Stream::Inherit, stderr: Stream::Inherit };
+    let status = sandbox::spawn(&spec, io)?.wait_forwarding_signals()?;
     for notice in &status.notices {
         render::warning(notice);
     }
-    if let Exit::NotFound(why) | Exit::NotExecutable(why) = &status.exit {
-        render::error(&Error::new("can't start the command").cause(why));
+    let code = u8::try_from(status.exit.shell_code()).unwrap_or(125);
+    if let Exit::NotFound(error) | Exit::NotExecutable(error) = status.exit {
+        render::error(&error);
     }
-    Ok(ExitCode::from(status.exit.code()))
+    Ok(ExitCode::from(code))
 }
 
 fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
@@ -131,8 +148,11 @@ fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
     if arguments.image.contains('/') && path.is_dir() {
         let path = std::fs::canonicalize(path).map_err(|e| Error::io("open", path, e))?;
         let layer = LayerDir::directory(&path);
-        let access = if arguments.write { Access::Discard } else { Access::ReadOnly };
-        let root = Root::Directory { path, access };
+        let root = if arguments.write {
+            Root::Scratch { lowers: vec![path], disk: None }
+        } else {
+            Root::Directory { path, access: Access::ReadOnly }
+        };
         return Ok(Target { config: Config::default(), view: View::new(vec![layer]), root, _lease: None });
     }
     let store = environment.store()?;
@@ -145,10 +165,17 @@ fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
 
 fn root(store: &Store, environment: &Environment, stack: &[crate::oci::DiffId], arguments: &Arguments) -> Result<(View, Root)> {
     let layers = store.stack(stack)?;
-    let access = if arguments.write { Access::Discard } else { Access::ReadOnly };
-    let root = match info::workspace(store, environment)? {
-        WorkspaceKind::Overlay => Root::stack(layers.iter().rev().map(|layer| layer.fs.clone()).collect(), access),
-        WorkspaceKind::Copy => Root::Directory { path: store.tree(stack)?, access },
+    let overlay = info::workspace(store, environment)? == WorkspaceKind::Overlay;
+    let lowers: Vec<PathBuf> = layers.iter().rev().map(|layer| layer.fs.clone()).collect();
+    let root = match (overlay, arguments.write) {
+        (true, true) => Root::Scratch { lowers, disk: None },
+        (true, false) => Root::ReadOnly { lowers },
+        (false, false) => Root::Directory { path: store.tree(stack)?, access: Access::ReadOnly },
+        (false, true) => {
+            return Err(Error::new("can't run with `--write` here")
+                .cause("overlay mounts don't work on this machine; see `rootling info`")
+                .hint("copy the tree (`cp -a \"$(rootling path IMAGE)\" DIR`) and work in the copy"));
+        }
     };
     Ok((View::new(layers), root))
 }
@@ -166,7 +193,8 @@ fn argv(arguments: &Arguments, config: &Config) -> Result<Vec<String>> {
         argv.extend(config.cmd.clone().unwrap_or_default());
     }
     if argv.is_empty() {
-        let error = Error::input(format!("no command to run in {}", quote(&arguments.image))).cause("the image has neither ENTRYPOINT nor CMD");
+        let error =
+            Error::input(format!("no command to run in {}", quote(&arguments.image))).cause("the image has neither ENTRYPOINT nor CMD");
         return Err(error.hint(format!("give one: `rootling run {} -- COMMAND`", arguments.image)));
     }
     Ok(argv)
@@ -211,9 +239,10 @@ fn variables(arguments: &Arguments, environment: &Environment, config: &Config, 
     variables
 }
 
-fn workdir(arguments: &Arguments, config: &Config) -> String {
+fn workdir(arguments: &Arguments, config: &Config) -> ImagePath {
     let image = if config.working_dir.is_empty() { "/" } else { &config.working_dir };
-    arguments.workdir.as_ref().map_or_else(|| image.to_owned(), |chosen| ImagePath::clean(image).resolve(chosen).to_string())
+    let image = ImagePath::clean(image);
+    arguments.workdir.as_ref().map_or(image.clone(), |chosen| image.resolve(chosen))
 }
 
 /// The image's account files with an entry for the user, where it has none: programs ask who they are.
@@ -233,7 +262,7 @@ fn account_files(view: &View, identity: &Identity) -> Result<Vec<Mount>> {
             text.push(b'\n');
         }
         text.extend_from_slice(line.as_bytes());
-        mounts.push(Mount::file(target, text, 0o644));
+        mounts.push(file_mount(target, text, 0o644));
     }
     Ok(mounts)
 }
@@ -263,5 +292,5 @@ fn parse_bind(text: &str) -> Result<Mount> {
     if parts.next().is_some() {
         return Err(bad("it has more than three parts"));
     }
-    Ok(Mount::bind(source, target, access))
+    Ok(Mount { target, kind: MountKind::Bind { source }, access, missing: Missing::Create })
 }
