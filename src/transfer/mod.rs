@@ -1,1 +1,4 @@
-//! Images between places.
+//! Images between places: registries, rootfs tarballs and directories, programs of this machine, exported tarballs.
+
+mod host;
+mod pipe;
