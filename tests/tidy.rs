@@ -428,7 +428,7 @@ fn blanking() {
     check("a // b\nc", "a     \nc");
     check("a /* { /* x */ */ b", &format!("a {} b", " ".repeat(15)));
     check("f(\"}\\\"\") + 1", "f(     ) + 1");
-    check("r#\"a\"b\"# x", "          x");
+    check("r#\"a\"b\"# x", &format!("{} x", " ".repeat(8)));
     check("('{', '\\'', 'a)", "(   ,     , 'a)");
     check("fn f<'a>(x: &'a str) {}", "fn f< a>(x: & a str) {}");
     check("for_r\"x\"", "for_r   ");
