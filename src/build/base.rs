@@ -22,7 +22,7 @@ pub fn find(
     sink: &dyn Sink,
 ) -> Result<Image> {
     if request.bases == Bases::LocalFirst
-        && let Some(image) = store.find_image(name)?
+        && let Some(image) = local(store, name)?
         && (image.config.platform().serves(platform).is_some() || image.config.architecture.is_empty())
     {
         return Ok(image);
@@ -32,7 +32,7 @@ pub fn find(
     match transfer::pull(store, client, &reference, &options, sink) {
         Ok(record) => store.load_image(&record),
         // With --pull a local image is still better than none when it was never in a registry.
-        Err(error) if request.bases == Bases::Pull && error.kind() == Kind::NotFound => match store.find_image(name)? {
+        Err(error) if request.bases == Bases::Pull && error.kind() == Kind::NotFound => match local(store, name)? {
             Some(image) => Ok(image),
             None => Err(error),
         },
@@ -40,9 +40,17 @@ pub fn find(
     }
 }
 
+fn local(store: &Store, name: &str) -> Result<Option<Image>> {
+    match store.find_image(name) {
+        Ok(record) => store.load_image(&record).map(Some),
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn with_near_names(store: &Store, name: &str, stages: &[String], error: Error) -> Error {
     let local: Vec<String> =
-        store.images().unwrap_or_default().iter().filter_map(|record| Some(record.reference.as_ref()?.familiar())).collect();
+        store.images().unwrap_or_default().iter().map(|record| record.reference.familiar()).collect();
     let short: Vec<&str> = local.iter().map(|name| name.strip_suffix(":latest").unwrap_or(name)).collect();
     match nearest(name, stages.iter().map(String::as_str).chain(short)) {
         Some(near) if near != name => error.hint(format!("did you mean {}?", quote(near))),

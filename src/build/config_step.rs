@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::dockerfile::{Command as Line, Healthcheck as Check};
+use crate::dockerfile::ast::{Command as Line, Healthcheck as Check};
 use crate::error::{Error, Result, quote};
 use crate::oci::Healthcheck;
 

@@ -1,18 +1,22 @@
 //! The build context: a directory, its ignore file, and the remembered digests of its files.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::dockerfile::Ignore;
+use crate::dockerfile::ignore::Ignore;
 use crate::error::{Error, IoContext, Result, quote_path};
 use crate::oci::Digest;
-use crate::rootfs::{Hashes, LayerDir, Node, Record, View};
+use crate::rootfs::hash::{Hashes, Source as Stat};
+use crate::rootfs::record::Record;
+use crate::rootfs::view::{LayerDir, Node, View};
 use crate::store::Store;
 
 use super::sources::Source;
 
 /// An opened context.
 pub struct Context {
+    directory: PathBuf,
     view: View,
     ignore: Ignore,
     hashes: Hashes,
@@ -26,13 +30,12 @@ impl Context {
             return Err(Error::input(format!("the build context {} is not a directory", quote_path(&directory))));
         }
         let ignore = match ignore {
-            Some((name, text)) => Ignore::parse(name, text)?,
+            Some((name, text)) => Ignore::parse(name, text.as_bytes())?,
             None => Ignore::default(),
         };
-        let key = Digest::of(directory.as_os_str().as_encoded_bytes());
-        let hashes = Hashes::load(&store.context_hashes(&key))?;
-        let view = View::new(vec![LayerDir { fs: directory, record: Arc::new(Record::default()) }]);
-        Ok(Self { view, ignore, hashes })
+        let hashes = Hashes::load(&store.hashes())?;
+        let view = View::new(vec![LayerDir { fs: directory.clone(), record: Arc::new(Record::default()) }]);
+        Ok(Self { directory, view, ignore, hashes })
     }
 
     /// The context to copy from.
@@ -42,21 +45,26 @@ impl Context {
 
     /// The digest of a file's content, read only if the file changed since it was read last.
     pub fn content(&mut self, node: &Node) -> Result<Digest> {
-        let view = &self.view;
-        self.hashes.digest(&node.path, node, || view.open(node))
+        let path = self.directory.join(node.path.as_relative());
+        let found = std::fs::symlink_metadata(&path).doing("read", &path)?;
+        let nanoseconds = |seconds: i64, part: i64| i128::from(seconds) * 1_000_000_000 + i128::from(part);
+        let stat = Stat {
+            path: node.path.clone(),
+            kind: node.meta.kind,
+            mode: node.meta.mode,
+            size: found.size(),
+            mtime: nanoseconds(found.mtime(), found.mtime_nsec()),
+            ctime: nanoseconds(found.ctime(), found.ctime_nsec()),
+            dev: found.dev(),
+            ino: found.ino(),
+            nlink: found.nlink(),
+        };
+        self.hashes.hash_file(&self.directory, &stat)
     }
 
     /// Writes down what was read, for the next build.
     pub fn save(&mut self) -> Result<()> {
         self.hashes.save()
-    }
-}
-
-/// Where the Dockerfile is: `-f FILE`, else `Dockerfile` in the context.
-pub fn dockerfile_path(context: &Path, file: Option<&Path>) -> PathBuf {
-    match file {
-        Some(file) => file.to_path_buf(),
-        None => context.join("Dockerfile"),
     }
 }
 

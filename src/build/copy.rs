@@ -5,7 +5,10 @@ use std::io::Read;
 
 use crate::error::{Error, Result, quote};
 use crate::oci::ImagePath;
-use crate::rootfs::{Compression, Content, Follow, Kind, LayerWriter, Meta, Node, View, decompress, detect};
+use crate::rootfs::compress::{Compression, decompress};
+use crate::rootfs::meta::{Kind, Meta};
+use crate::rootfs::view::{Follow, Node, View};
+use crate::rootfs::writer::{Content, LayerWriter};
 
 use super::chmod::Chmod;
 use super::sources::{Item, Selection};
@@ -58,9 +61,9 @@ impl Destination {
 
     /// Where a file of this name goes; makes the directories above.
     pub fn place(&self, writer: &mut LayerWriter, name: &[u8], (uid, gid): (u32, u32)) -> Result<ImagePath> {
-        let followed = writer.resolve(&self.path, Follow::Last)?;
-        let directory = self.directory || writer.lookup(&followed)?.is_some_and(|node| node.meta.kind == Kind::Directory);
-        let target = if directory { followed.child(name) } else { writer.resolve(&self.path, Follow::Parents)? };
+        let followed = writer.view().resolve(&self.path, Follow::Last)?;
+        let directory = self.directory || writer.view().lookup(&followed)?.is_some_and(|node| node.meta.kind == Kind::Directory);
+        let target = if directory { followed.child(name) } else { writer.view().resolve(&self.path, Follow::Parents)? };
         if let Some(parent) = target.parent() {
             writer.make_dirs(&parent, PARENT_MODE, uid, gid, None)?;
         }
@@ -93,13 +96,13 @@ struct Copier<'a, 'w> {
     writer: &'w mut LayerWriter,
     request: &'a Request<'a>,
     /// Hard links among what is copied: identity in the source to the first copy.
-    links: HashMap<(usize, u64, u64), ImagePath>,
+    links: HashMap<(u64, u64), ImagePath>,
 }
 
 impl Copier<'_, '_> {
     fn item(&mut self, item: &Item, single: bool) -> Result<()> {
         let target = self.destination()?;
-        let existing = self.writer.lookup(&target)?;
+        let existing = self.writer.view().lookup(&target)?;
         let exists_as_directory = existing.as_ref().is_some_and(|node| node.meta.kind == Kind::Directory);
         let as_directory = self.request.destination.directory || exists_as_directory;
         if item.node.meta.kind != Kind::Directory {
@@ -135,8 +138,8 @@ impl Copier<'_, '_> {
             };
             let mut place = base.child(path.name().unwrap_or_default());
             if node.meta.kind == Kind::Directory {
-                if self.writer.lookup(&place)?.is_some_and(|there| there.meta.kind == Kind::Symlink) {
-                    place = self.writer.resolve(&place, Follow::Last)?;
+                if self.writer.view().lookup(&place)?.is_some_and(|there| there.meta.kind == Kind::Symlink) {
+                    place = self.writer.view().resolve(&place, Follow::Last)?;
                 }
                 moved.insert(path.clone(), place.clone());
             }
@@ -148,11 +151,11 @@ impl Copier<'_, '_> {
     /// The destination with the image's links followed; a link to something that is no directory is replaced, not followed.
     fn destination(&self) -> Result<ImagePath> {
         let path = &self.request.destination.path;
-        let followed = self.writer.resolve(path, Follow::Last)?;
-        if self.request.destination.directory || self.writer.lookup(&followed)?.is_some_and(|node| node.meta.kind == Kind::Directory) {
+        let followed = self.writer.view().resolve(path, Follow::Last)?;
+        if self.request.destination.directory || self.writer.view().lookup(&followed)?.is_some_and(|node| node.meta.kind == Kind::Directory) {
             return Ok(followed);
         }
-        self.writer.resolve(path, Follow::Parents)
+        self.writer.view().resolve(path, Follow::Parents)
     }
 
     fn make_dirs(&mut self, path: &ImagePath) -> Result<()> {
@@ -162,7 +165,7 @@ impl Copier<'_, '_> {
 
     fn put(&mut self, target: &ImagePath, node: &Node) -> Result<()> {
         let directory = node.meta.kind == Kind::Directory;
-        if let Some(there) = self.writer.lookup(target)? {
+        if let Some(there) = self.writer.view().lookup(target)? {
             match (there.meta.kind == Kind::Directory, directory) {
                 (true, false) => return Err(Error::input(format!("can't replace the directory {} by a file", quote(target.to_string())))),
                 (false, true) => return Err(Error::input(format!("can't copy a directory onto the file {}", quote(target.to_string())))),
@@ -204,7 +207,7 @@ impl Copier<'_, '_> {
         if !is_tar(self.request.view.open(&item.node)?)? {
             return Ok(false);
         }
-        let target = self.writer.resolve(&self.request.destination.path, Follow::Last)?;
+        let target = self.writer.view().resolve(&self.request.destination.path, Follow::Last)?;
         self.make_dirs(&target)?;
         let tar = decompress(self.request.view.open(&item.node)?)?;
         let name = quote(item.node.path.to_string());
@@ -218,7 +221,7 @@ fn is_tar(file: std::fs::File) -> Result<bool> {
     let mut file = file;
     let mut start = [0; 512];
     let length = read_full(&mut file, &mut start);
-    if detect(&start[..length]) == Compression::None {
+    if Compression::detect(&start[..length]) == Compression::None {
         return Ok(looks_like_tar(&start[..length]));
     }
     let rest = std::io::Cursor::new(start[..length].to_vec()).chain(file);

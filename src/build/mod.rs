@@ -25,12 +25,12 @@ use crate::error::Result;
 use crate::event::Sink;
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Reference, media_type};
 use crate::rootemu;
-use crate::store::{ImageRecord, Store, WorkspaceKind};
+use crate::store::{ImageRecord, StepRecord, Store, WorkspaceKind};
 use crate::transfer;
 
 pub use context::ignore_file;
 pub use passwd::{Accounts, Identity};
-pub use run::{file as file_mount, host_files};
+pub use run::{emulation, file as file_mount, host_files};
 pub use scope::PREDEFINED as PREDEFINED_ARGUMENTS;
 pub use state::DEFAULT_PATH;
 
@@ -124,20 +124,26 @@ fn finish(store: &Store, request: &Request, file: &Dockerfile, state: &State) ->
     let config_digest = store.put_blob(&config)?;
     let descriptor = Descriptor::new(media_type::OCI_CONFIG, config_digest, config.len() as u64);
     let manifest = Manifest::oci(descriptor, state.layers.iter().map(|layer| layer.descriptor.clone()).collect()).to_bytes();
-    let manifest_digest = store.put_blob(&manifest)?;
-    // All layers must be on disk before a name leads to them.
-    store.sync()?;
-    let mut image = None;
-    let platform = state.config.platform();
-    for tag in &request.tags {
-        image = Some(store.put_image(Some(tag), &manifest_digest, &platform)?);
-    }
-    let image = match image {
+    let manifest = Descriptor::new(media_type::OCI_MANIFEST, store.put_blob(&manifest)?, manifest.len() as u64);
+    let mut images = request.tags.iter().map(|tag| store.put_image(tag, &manifest, None)).collect::<Result<Vec<_>>>()?;
+    let image = match images.pop() {
         Some(image) => image,
-        None => store.put_image(None, &manifest_digest, &platform)?,
+        None => store.put_image(&unnamed(&manifest.digest)?, &manifest, None)?,
     };
     Ok(Built { image, id: config_digest })
 }
+
+/// The name of an image that was given none: it can be found by its ID only.
+pub fn unnamed(manifest: &Digest) -> Result<Reference> {
+    format!("{UNNAMED}@{manifest}").parse()
+}
+
+/// Whether a name was made by [`unnamed`].
+pub fn is_unnamed(reference: &Reference) -> bool {
+    reference.digest().is_some() && reference.familiar_repository() == UNNAMED
+}
+
+const UNNAMED: &str = "localhost/unnamed";
 
 /// When the image was made: the epoch if one is given, else the time remembered for this very config, else now.
 ///
@@ -150,13 +156,13 @@ fn created(store: &Store, request: &Request, state: &State) -> Result<String> {
     key.field(state.undated_config().to_bytes());
     let key = key.finish();
     if request.cache == Cache::Use
-        && let Some(bytes) = store.step_get(&key)?
-        && let Ok(created) = String::from_utf8(bytes)
+        && let Some(record) = store.step_get(&key)?
+        && let Some(created) = record.value.as_str()
     {
-        return Ok(created);
+        return Ok(created.to_owned());
     }
     let now = now();
-    store.step_put(&key, now.as_bytes(), &state.stack())?;
+    store.step_put(&key, &StepRecord { layers: state.stack(), blobs: Vec::new(), value: now.clone().into() })?;
     Ok(now)
 }
 

@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Kind, Result, nearest, quote};
 use crate::oci::ImagePath;
-use crate::rootfs::View;
+use crate::rootfs::view::View;
 
 /// Who a process runs as.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

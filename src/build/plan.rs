@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::dockerfile::{Dockerfile, From, Instruction, Kind, Mode, expand};
+use crate::dockerfile::ast::{Dockerfile, From, Instruction, Kind};
+use crate::dockerfile::expand::{Mode, expand};
 use crate::error::{Error, Kind as ErrorKind, Result, nearest, quote};
 use crate::oci::Platform;
 
@@ -112,7 +113,7 @@ fn start_stage<'a>(
     options: &Options<'_>,
 ) -> Result<Stage<'a>> {
     let lookup = |name: &str| globals.get(name).cloned();
-    let expanded = expand(&from.image, file.escape, &lookup, Mode::Word).map_err(|e| error_at(file, instruction, e.to_string()))?;
+    let expanded = expand(&from.image, file.escape, &lookup, Mode::Word).map_err(|e| error_at(file, instruction, e.what))?;
     let image = expanded.text;
     if image.is_empty() {
         let mut error = error_at(file, instruction, "FROM names no image after its variables are replaced");
@@ -126,7 +127,7 @@ fn start_stage<'a>(
     let platform = match &from.platform {
         None => options.platform.clone(),
         Some(text) => {
-            let text = expand(text, file.escape, &lookup, Mode::Word).map_err(|e| error_at(file, instruction, e.to_string()))?.text;
+            let text = expand(text, file.escape, &lookup, Mode::Word).map_err(|e| error_at(file, instruction, e.what))?.text;
             text.parse().map_err(|e: Error| error_at(file, instruction, e.to_string()))?
         }
     };
@@ -165,7 +166,7 @@ fn set_globals(
             (Some(value), _) => value.clone(),
             (None, Some(default)) => {
                 let lookup = |name: &str| globals.get(name).cloned();
-                expand(default, file.escape, &lookup, Mode::Word).map_err(|e| error_at(file, instruction, e.to_string()))?.text
+                expand(default, file.escape, &lookup, Mode::Word).map_err(|e| error_at(file, instruction, e.what))?.text
             }
             (None, None) => continue,
         };

@@ -1,6 +1,7 @@
 //! From an instruction to what is to be done: variables replaced, paths made absolute, names of stages found.
 
-use crate::dockerfile::{self as ast, CopySource, Dockerfile, Instruction, Invocation, Kind, Mode, Security, Transfer, expand};
+use crate::dockerfile::ast::{self, CopySource, Dockerfile, Instruction, Invocation, Kind, Security, Transfer};
+use crate::dockerfile::expand::{Expanded, Mode, expand};
 use crate::error::{Error, Kind as ErrorKind, Result, quote};
 use crate::oci::ImagePath;
 
@@ -202,7 +203,7 @@ impl Resolver<'_> {
                 CopySource::Path(path) => sources.push(self.word(path)?),
                 CopySource::Inline(heredoc) => {
                     let text = heredoc.text();
-                    let text = if heredoc.expand { self.expand(&text, Mode::Raw)?.text } else { text.into_owned() };
+                    let text = if heredoc.expand { self.expand(&text, Mode::Heredoc)?.text } else { text.into_owned() };
                     inline.push((heredoc.name.clone(), text));
                 }
             }
@@ -222,9 +223,9 @@ impl Resolver<'_> {
         Ok(Action::Copy(Copy { sources, inline, destination, from, chown, chmod, archives }))
     }
 
-    fn expand(&self, text: &str, mode: Mode) -> Result<crate::dockerfile::Expanded> {
+    fn expand(&self, text: &str, mode: Mode) -> Result<Expanded> {
         let lookup = |name: &str| self.state.scope.get(name).map(str::to_owned);
-        expand(text, self.file.escape, &lookup, mode).map_err(|e| Error::input(e.to_string()))
+        expand(text, self.file.escape, &lookup, mode).map_err(Error::from)
     }
 
     fn word(&self, text: &str) -> Result<String> {

@@ -6,8 +6,8 @@ use std::io::Read;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Stream};
 use crate::oci::ImagePath;
-use crate::rootemu;
-use crate::rootfs::View;
+use crate::rootemu::{EmulationSpec, Mode, Report, User};
+use crate::rootfs::view::View;
 use crate::sandbox::{self, Access, Capabilities, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio};
 use crate::store::{Layer, WorkspaceRoot};
 
@@ -42,8 +42,8 @@ pub fn run(engine: &Engine<'_>, state: &State, command: &Command, id: u64) -> Re
         engine.sink.event(Event::Warning(notice));
     }
     check(status.exit, command)?;
-    let overrides = status.emulation.as_ref().map(rootemu::overrides).transpose()?.unwrap_or_default();
-    workspace.commit(&overrides)
+    let overrides = status.emulation.as_ref().map(Report::from_value).transpose()?.unwrap_or_default().overrides();
+    workspace.commit(overrides)
 }
 
 fn spec(
@@ -76,8 +76,7 @@ fn spec(
         WorkspaceRoot::Overlay { lowers, upper, work } => Root::Overlay { lowers, upper, work },
         WorkspaceRoot::Directory(path) => Root::Directory { path, access: Access::ReadWrite },
     };
-    let credentials = rootemu::Credentials { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() };
-    let emulation = rootemu::Spec::new(engine.request.emulation, credentials, rootemu::stack_overrides(view)?);
+    let emulation = emulation(engine.request.emulation, identity, view)?;
     let environment = environment.iter().map(|(name, value)| format!("{name}={value}").into()).collect();
     let cwd = ImagePath::clean(&config.working_dir);
     Ok(Spec {
@@ -95,8 +94,26 @@ fn spec(
         devices: Devices::Minimal,
         capabilities: Capabilities::docker(),
         privileges: Privileges::Raisable,
-        emulation: emulation.to_value(),
+        emulation,
     })
+}
+
+/// Root emulation for a user of a stack; `None` without emulation.
+pub fn emulation(mode: Mode, identity: &Identity, view: &View) -> Result<Option<serde_json::Value>> {
+    if mode == Mode::None {
+        return Ok(None);
+    }
+    let user = User { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() };
+    let mut spec = EmulationSpec::new(mode, user);
+    // What stands in a record counts only where that layer's entry is the one seen.
+    for (index, layer) in view.layers().iter().enumerate() {
+        for (path, owner) in &layer.record.overrides {
+            if view.lookup(path)?.is_some_and(|node| node.layer == index) {
+                spec = spec.with_owners([(path, *owner)]);
+            }
+        }
+    }
+    Ok(Some(spec.to_value()))
 }
 
 /// The host's files that name resolution needs, as far as they exist. A copy each: a step must not change the host's.

@@ -3,10 +3,12 @@
 //! The build context and an image's tree are both [`View`]s, so both are selected, hashed and copied by the same code. A context's files have no
 //! override and so belong to root, as docker has it.
 
-use crate::dockerfile::{Glob, Ignore};
+use crate::dockerfile::glob::Glob;
+use crate::dockerfile::ignore::Ignore;
 use crate::error::{Error, Kind, Result, nearest, quote};
 use crate::oci::{Digest, ImagePath};
-use crate::rootfs::{self, Follow, Node, View};
+use crate::rootfs::meta;
+use crate::rootfs::view::{Follow, Node, View};
 
 use super::key::Key;
 
@@ -51,7 +53,7 @@ impl Source<'_> {
 
     fn matches(&self, pattern: &str) -> Result<Vec<(Vec<u8>, ImagePath)>> {
         let clean = ImagePath::clean(pattern);
-        if !pattern.contains(['*', '?', '[', '\\']) {
+        if !Glob::is_pattern(pattern) {
             let path = self.view.resolve(&clean, Follow::Last)?;
             if self.view.lookup(&path)?.is_none() {
                 return Err(self.missing(pattern, &clean));
@@ -68,7 +70,7 @@ impl Source<'_> {
             let mut next = Vec::new();
             for directory in found {
                 let directory = self.view.resolve(&directory, Follow::Last)?;
-                if !self.view.lookup(&directory)?.is_some_and(|node| node.meta.kind == rootfs::Kind::Directory) {
+                if !self.view.lookup(&directory)?.is_some_and(|node| node.meta.kind == meta::Kind::Directory) {
                     continue;
                 }
                 let names = self.view.read_dir(&directory)?.into_iter().filter_map(|node| node.path.name().map(<[u8]>::to_vec));
@@ -90,11 +92,11 @@ impl Source<'_> {
     /// Whether a path is excluded and nothing below it could be an exception.
     fn ignored(&self, path: &ImagePath) -> Result<bool> {
         let Some(ignore) = self.ignore else { return Ok(false) };
-        if path.is_root() || !ignore.matches(path.as_bytes())? {
+        if path.is_root() || !ignore.matches(path.as_bytes()) {
             return Ok(false);
         }
-        let directory = self.view.lookup(path)?.is_some_and(|node| node.meta.kind == rootfs::Kind::Directory);
-        Ok(!directory || ignore.skips(path.as_bytes()))
+        let directory = self.view.lookup(path)?.is_some_and(|node| node.meta.kind == meta::Kind::Directory);
+        Ok(!directory || ignore.can_skip(path.as_bytes()))
     }
 
     fn missing(&self, pattern: &str, path: &ImagePath) -> Error {
@@ -125,7 +127,7 @@ impl Source<'_> {
     fn gather(&self, name: Vec<u8>, path: &ImagePath) -> Result<Item> {
         let node = self.view.lookup(path)?.ok_or_else(|| self.missing(&path.to_string(), path))?;
         let mut entries = Vec::new();
-        if node.meta.kind == rootfs::Kind::Directory {
+        if node.meta.kind == meta::Kind::Directory {
             let mut pending = Vec::new();
             self.gather_below(&node, path, &mut pending, &mut entries)?;
         }
@@ -142,12 +144,12 @@ impl Source<'_> {
     ) -> Result<()> {
         for node in self.view.read_dir(&directory.path)? {
             let relative = node.path.strip_prefix(top).unwrap_or_default();
-            let is_directory = node.meta.kind == rootfs::Kind::Directory;
+            let is_directory = node.meta.kind == meta::Kind::Directory;
             let excluded = match self.ignore {
-                Some(ignore) => ignore.matches(node.path.as_bytes())?,
+                Some(ignore) => ignore.matches(node.path.as_bytes()),
                 None => false,
             };
-            if excluded && (!is_directory || self.ignore.is_some_and(|ignore| ignore.skips(node.path.as_bytes()))) {
+            if excluded && (!is_directory || self.ignore.is_some_and(|ignore| ignore.can_skip(node.path.as_bytes()))) {
                 continue;
             }
             if excluded {
@@ -189,14 +191,14 @@ impl Selection {
 }
 
 fn add_node(key: &mut Key, view: &View, node: &Node, content: &mut dyn FnMut(&Node) -> Result<Digest>) -> Result<()> {
-    let meta = &node.meta;
-    key.field(format!("{:?} {:o} {}:{}", meta.kind, meta.mode, meta.uid, meta.gid));
-    for (name, value) in &meta.xattrs {
+    let found = &node.meta;
+    key.field(format!("{:?} {:o} {}:{}", found.kind, found.mode, found.uid, found.gid));
+    for (name, value) in &found.xattrs {
         key.field(name).field(value);
     }
-    match meta.kind {
-        rootfs::Kind::File => key.field(content(node)?.bytes()),
-        rootfs::Kind::Symlink => key.field(view.read_link(node)?),
+    match found.kind {
+        meta::Kind::File => key.field(content(node)?.bytes()),
+        meta::Kind::Symlink => key.field(view.read_link(node)?),
         _ => key,
     };
     Ok(())

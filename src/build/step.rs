@@ -1,20 +1,23 @@
 //! The engine: for each step resolve, key, look up, do, commit.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dockerfile::{self, Dockerfile, Instruction};
+use crate::dockerfile;
+use crate::dockerfile::ast::{Dockerfile, Instruction};
 use crate::error::{Error, Result};
 use crate::event::{Event, Outcome, Sink, next_id};
-use crate::oci::{Descriptor, DiffId, Digest, ImagePath, media_type};
-use crate::rootfs::{Content, Follow, LayerWriter, Meta, View};
-use crate::store::{Draft, Store};
+use crate::oci::{Descriptor, DiffId, Digest, Hasher, ImagePath, media_type};
+use crate::rootfs::meta::{Kind, Meta};
+use crate::rootfs::view::{Follow, View};
+use crate::rootfs::writer::{Content, LayerWriter};
+use crate::store::{Layer, StepRecord, Store};
 use crate::transfer;
 
 use super::context::Context;
-use super::copy::{self, Archives};
+use super::copy;
 use super::key::Key;
 use super::passwd::Accounts;
 use super::plan::{Base, Plan, Stage, find_stage, locate};
@@ -179,13 +182,13 @@ impl<'a> Engine<'a> {
         key.list(state.scope.variables().map(|(name, value)| format!("{name}={value}")));
         key.field(&config.user).field(&config.working_dir);
         key.field(format!("{:?} {:?}", command.network, self.request.emulation));
-        self.cached(key.finish(), state, |engine| run::run(engine, state, command, id))
+        self.cached(key.finish(), |engine| run::run(engine, state, command, id))
     }
 
     fn workdir(&mut self, state: &State, path: &str) -> Result<Made> {
         let mut key = Key::new(&state.chain(), "WORKDIR");
         key.field(path).field(&state.config.config.user);
-        self.cached(key.finish(), state, |engine| {
+        self.cached(key.finish(), |engine| {
             let view = View::new(engine.store.stack(&state.stack())?);
             let identity = match state.config.config.user.as_str() {
                 "" => Default::default(),
@@ -199,7 +202,7 @@ impl<'a> Engine<'a> {
             let mut writer = LayerWriter::create(draft.path(), view)?;
             writer.make_dirs(&target, 0o755, identity.uid, identity.gid, None)?;
             writer.finish()?;
-            engine.commit(draft).map(Some)
+            draft.commit_packed().map(Some)
         })
     }
 
@@ -213,7 +216,7 @@ impl<'a> Engine<'a> {
         key.list(copy.inline.iter().flat_map(|(name, text)| [name, text]));
         let default_owner = copy.from.is_none().then_some((0, 0));
         let owner = chown.or(default_owner);
-        self.cached(key.finish(), state, |engine| {
+        self.cached(key.finish(), |engine| {
             let draft = engine.store.draft()?;
             let mut writer = LayerWriter::create(draft.path(), view)?;
             if let Some(source_view) = &source_view {
@@ -230,7 +233,7 @@ impl<'a> Engine<'a> {
             }
             write_inline(&mut writer, copy, owner.unwrap_or_default())?;
             let written = writer.finish()?;
-            if written.empty { Ok(None) } else { engine.commit(draft).map(Some) }
+            if written.empty { Ok(None) } else { draft.commit_packed().map(Some) }
         })
     }
 
@@ -265,18 +268,18 @@ impl<'a> Engine<'a> {
         let mut key = Key::new(&chain, "content");
         key.list(patterns);
         let key = key.finish();
-        if let Some(bytes) = self.store.step_get(&key)?
-            && let Some(digest) = String::from_utf8(bytes).ok().and_then(|text| text.parse().ok())
+        if let Some(record) = self.store.step_get(&key)?
+            && let Some(digest) = record.value.as_str().and_then(|text| text.parse().ok())
         {
             return Ok(digest);
         }
-        let digest = selection.digest(view, &mut |node| crate::rootfs::digest_file(&mut view.open(node)?))?;
-        self.store.step_put(&key, digest.to_string().as_bytes(), stack)?;
+        let digest = selection.digest(view, &mut |node| digest_file(view, node))?;
+        self.store.step_put(&key, &StepRecord { layers: stack.to_vec(), blobs: Vec::new(), value: digest.to_string().into() })?;
         Ok(digest)
     }
 
     /// Answers from the step cache, or does the work and remembers it.
-    fn cached(&mut self, key: Digest, state: &State, work: impl FnOnce(&mut Self) -> Result<Option<crate::store::Layer>>) -> Result<Made> {
+    fn cached(&mut self, key: Digest, work: impl FnOnce(&mut Self) -> Result<Option<Layer>>) -> Result<Made> {
         if self.request.cache == Cache::Use
             && let Some(made) = self.remembered(&key)?
         {
@@ -286,33 +289,24 @@ impl<'a> Engine<'a> {
         let created = self.request.epoch.map_or_else(|| Ok(super::now()), super::timestamp)?;
         let layer = layer.map(|layer| (layer.diff_id, layer.size));
         let record = Record { layer, created };
-        let mut needs = state.stack();
-        needs.extend(layer.map(|(diff_id, _)| diff_id));
-        self.store.step_put(&key, &serde_json::to_vec(&record).expect("plain data"), &needs)?;
+        let layers = layer.map(|(diff_id, _)| diff_id).into_iter().collect();
+        let value = serde_json::to_value(&record).expect("plain data");
+        self.store.step_put(&key, &StepRecord { layers, blobs: Vec::new(), value })?;
         Ok(Made { layer: record.layer.map(state_layer), created: record.created, outcome: Outcome::Done })
     }
 
     /// A record counts only if its layer is still there and, with an epoch, if it was made for that time.
     fn remembered(&self, key: &Digest) -> Result<Option<Made>> {
-        let Some(bytes) = self.store.step_get(key)? else { return Ok(None) };
-        let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { return Ok(None) };
+        let Some(step) = self.store.step_get(key)? else { return Ok(None) };
+        let Ok(record) = serde_json::from_value::<Record>(step.value) else { return Ok(None) };
         if let Some(epoch) = self.request.epoch
             && record.created != super::timestamp(epoch)?
-        {
-            return Ok(None);
-        }
-        if let Some((diff_id, _)) = record.layer
-            && self.store.layer(&diff_id)?.is_none()
         {
             return Ok(None);
         }
         Ok(Some(Made { layer: record.layer.map(state_layer), created: record.created, outcome: Outcome::Cached }))
     }
 
-    /// Turns a draft into a layer.
-    fn commit(&self, draft: Draft) -> Result<crate::store::Layer> {
-        draft.commit_packed(self.store)
-    }
 }
 
 /// How the manifest names a layer made here: uncompressed, since nobody asked for its compressed form yet.
@@ -320,13 +314,19 @@ fn state_layer((diff_id, size): (DiffId, u64)) -> StateLayer {
     StateLayer { diff_id, descriptor: Descriptor::new(media_type::OCI_LAYER, diff_id.0, size) }
 }
 
+fn digest_file(view: &View, node: &crate::rootfs::view::Node) -> Result<Digest> {
+    let mut hasher = Hasher::new();
+    let path = node.path.as_relative();
+    std::io::copy(&mut view.open(node)?, &mut hasher).map_err(|e| Error::io("read", path, e))?;
+    Ok(hasher.finish())
+}
+
 /// The files given in the Dockerfile itself.
 fn write_inline(writer: &mut LayerWriter, copy: &Copy, (uid, gid): (u32, u32)) -> Result<()> {
-    debug_assert!(copy.archives == Archives::Copy || copy.archives == Archives::Unpack);
     for (name, text) in &copy.inline {
         let target = copy.destination.place(writer, name.as_bytes(), (uid, gid))?;
         let mode = copy.chmod.as_ref().map_or(0o644, |chmod| chmod.apply(0o644, false));
-        let meta = Meta::file(mode, uid, gid, Duration::ZERO);
+        let meta = Meta { uid, gid, ..Meta::new(Kind::File, mode) };
         writer.put(&target, &meta, Content::Bytes(text.as_bytes()))?;
     }
     Ok(())

@@ -56,6 +56,11 @@ impl Environment {
         Store::open(&self.storage()?)
     }
 
+    /// Opens the storage directory for reading; `None` if there is none. Works where nothing can be written.
+    pub fn existing_store(&self) -> Result<Option<Store>> {
+        Store::open_existing(&self.storage()?)
+    }
+
     /// The proxy variables, which reach build steps and containers.
     pub fn proxies(&self) -> impl Iterator<Item = (&str, &str)> {
         crate::build::PREDEFINED_ARGUMENTS.iter().filter_map(|name| self.variable(name).map(|value| (*name, value)))

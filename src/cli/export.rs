@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::environment::Environment;
 use crate::error::{Error, Result};
-use crate::rootfs::{Compression, View};
+use crate::rootfs::compress::Compression;
+use crate::rootfs::view::View;
 use crate::transfer;
 
 #[derive(clap::Args)]
@@ -46,7 +47,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         return Err(Error::input("not writing a tarball to a terminal").hint("redirect it, or name a file with `--output`"));
     }
     let store = environment.store()?;
-    let image = store.require_image(&arguments.image)?;
+    let image = store.load_image(&store.find_image(&arguments.image)?)?;
     let view = View::new(store.stack(&image.config.rootfs.diff_ids)?);
     transfer::export(&view, &arguments.output, compression, arguments.level)
 }

@@ -24,7 +24,7 @@ const SHOWN: usize = 80;
 
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let store = environment.store()?;
-    let image = store.require_image(&arguments.image)?;
+    let image = store.load_image(&store.find_image(&arguments.image)?)?;
     let mut layers = image.config.rootfs.diff_ids.iter();
     let mut entries = Vec::new();
     for entry in &image.config.history {

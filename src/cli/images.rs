@@ -4,7 +4,9 @@ use serde_json::json;
 
 use super::environment::Environment;
 use super::{Format, render};
+use crate::build::is_unnamed;
 use crate::error::Result;
+use crate::store::ImageRecord;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -20,62 +22,65 @@ pub struct Arguments {
 }
 
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
-    let store = environment.store()?;
-    let mut rows = Vec::new();
-    for record in store.images()? {
-        let image = match store.load_image(&record) {
-            Ok(image) => image,
-            // One broken image must not hide the others.
-            Err(error) => {
-                render::warning(&error.to_string());
-                continue;
-            }
-        };
-        let name =
-            record.reference.as_ref().map(|reference| (reference.familiar_repository(), reference.tag().unwrap_or("<none>").to_owned()));
-        let (repository, tag) = name.unwrap_or_else(|| ("<none>".into(), "<none>".into()));
-        let id = image.id();
-        if let Some(wanted) = &arguments.name
-            && !format!("{repository}:{tag}").starts_with(wanted.as_str())
-            && !id.hex().starts_with(wanted.trim_start_matches("sha256:"))
-        {
-            continue;
-        }
-        let size: u64 = store.image_size(&image)?;
-        rows.push((image.config.created.clone().unwrap_or_default(), repository, tag, id, record.manifest, size, image.config.platform()));
+    let Some(store) = environment.existing_store()? else {
+        return print(arguments, &[]);
+    };
+    let mut images = store.images()?;
+    if let Some(wanted) = &arguments.name {
+        let id = wanted.strip_prefix("sha256:").unwrap_or(wanted);
+        images.retain(|image| {
+            let name = image.reference.familiar();
+            name.starts_with(wanted.as_str()) || image.reference.to_string().starts_with(wanted.as_str()) || image.config.hex().starts_with(id)
+        });
     }
     // Newest first.
-    rows.sort_by(|a, b| (&b.0, &a.1, &a.2).cmp(&(&a.0, &b.1, &b.2)));
+    images.sort_by(|a, b| (&b.created, &a.reference).cmp(&(&a.created, &b.reference)));
+    print(arguments, &images)
+}
+
+fn print(arguments: &Arguments, images: &[ImageRecord]) -> Result<()> {
     if arguments.quiet {
-        rows.iter().for_each(|row| render::result(&row.3.short()));
+        images.iter().for_each(|image| render::result(&image.config.short()));
         return Ok(());
     }
     match arguments.format {
         Format::Json => {
-            let list: Vec<_> = rows
-                .iter()
-                .map(|(created, repository, tag, id, digest, size, platform)| {
-                    json!({ "repository": repository, "tag": tag, "id": id, "digest": digest, "created": created, "size": size, "platform": platform.to_string() })
-                })
-                .collect();
+            let list: Vec<_> = images.iter().map(json_of).collect();
             render::result(&serde_json::to_string_pretty(&list).expect("plain data"));
         }
         Format::Table => {
-            let cells = |(created, repository, tag, id, _, size, _): &(
-                String,
-                String,
-                String,
-                crate::oci::Digest,
-                crate::oci::Digest,
-                u64,
-                crate::oci::Platform,
-            )| {
-                let created = created.get(..19).unwrap_or(created).replace('T', " ");
-                vec![repository.clone(), tag.clone(), id.short(), created, render::size(*size)]
-            };
-            let table: Vec<Vec<String>> = rows.iter().map(cells).collect();
-            render::result(&render::table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &table));
+            let rows: Vec<Vec<String>> = images.iter().map(cells).collect();
+            render::result(&render::table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows));
         }
     }
     Ok(())
+}
+
+/// Repository and tag; `<none>` where there is none.
+fn name(image: &ImageRecord) -> (String, String) {
+    let none = || "<none>".to_owned();
+    if is_unnamed(&image.reference) {
+        return (none(), none());
+    }
+    (image.reference.familiar_repository(), image.reference.tag().map_or_else(none, str::to_owned))
+}
+
+fn json_of(image: &ImageRecord) -> serde_json::Value {
+    let (repository, tag) = name(image);
+    json!({
+        "repository": repository,
+        "tag": tag,
+        "id": image.config,
+        "digest": image.manifest.digest,
+        "created": image.created,
+        "size": image.size,
+        "platform": image.platform.to_string(),
+    })
+}
+
+fn cells(image: &ImageRecord) -> Vec<String> {
+    let (repository, tag) = name(image);
+    let created = image.created.clone().unwrap_or_default();
+    let created = created.get(..19).unwrap_or(&created).replace('T', " ");
+    vec![repository, tag, image.config.short(), created, render::size(image.size)]
 }

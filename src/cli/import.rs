@@ -27,11 +27,10 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         Some(programs) => transfer::import_host(&store, programs, search, &arguments.name, &printer)?,
         None => transfer::import_file(&store, &arguments.source, &arguments.name, &printer)?,
     };
-    let image = store.load_image(&record)?;
     if arguments.quiet {
-        render::result(&image.id().to_string());
+        render::result(&record.config.to_string());
     } else {
-        render::note(&format!("imported {} {}", arguments.name.familiar(), image.id().short()));
+        render::note(&format!("imported {} {}", arguments.name.familiar(), record.config.short()));
     }
     Ok(())
 }

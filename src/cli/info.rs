@@ -5,9 +5,9 @@ use serde_json::json;
 use super::environment::Environment;
 use super::{Format, render};
 use crate::error::Result;
-use crate::oci::Platform;
+use crate::oci::{Digest, Platform};
 use crate::sandbox::{self, Feature};
-use crate::store::{Store, WorkspaceKind};
+use crate::store::{StepRecord, Store, WorkspaceKind};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -18,7 +18,7 @@ pub struct Arguments {
 
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let store = environment.store()?;
-    let probe = sandbox::probe(&store.probe_dir()?);
+    let probe = sandbox::probe(&store.path());
     let workspace = if probe.works(Feature::Overlay) { "overlay" } else { "copy" };
     match arguments.format {
         Format::Json => {
@@ -85,11 +85,20 @@ pub fn workspace(store: &Store, environment: &Environment) -> Result<WorkspaceKi
         Some("copy") => return Ok(WorkspaceKind::Copy),
         _ => {}
     }
-    if let Some(kind) = store.probed_workspace()? {
-        return Ok(kind);
+    let key = Digest::of(format!("workspace {}", machine()));
+    if let Some(record) = store.step_get(&key)? {
+        return Ok(if record.value == "overlay" { WorkspaceKind::Overlay } else { WorkspaceKind::Copy });
     }
-    let probe = sandbox::probe(&store.probe_dir()?);
-    let kind = if probe.works(Feature::Overlay) { WorkspaceKind::Overlay } else { WorkspaceKind::Copy };
-    store.remember_workspace(kind)?;
+    let overlay = sandbox::probe(store.path()).works(Feature::Overlay);
+    let (kind, name) = if overlay { (WorkspaceKind::Overlay, "overlay") } else { (WorkspaceKind::Copy, "copy") };
+    store.step_put(&key, &StepRecord { layers: Vec::new(), blobs: Vec::new(), value: name.into() })?;
     Ok(kind)
+}
+
+/// What a probe's answer holds for: this boot of this machine, for this user (root and others differ).
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    // Inside another container the same boot may allow less.
+    let namespace = std::fs::read_link("/proc/self/ns/user").unwrap_or_default();
+    format!("{} {} {}", read("/proc/sys/kernel/random/boot_id"), nix::unistd::geteuid(), namespace.display())
 }

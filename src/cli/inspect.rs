@@ -23,30 +23,34 @@ enum View {
     Manifest,
 }
 
+/// No manifest or config is larger.
+const DOCUMENT_LIMIT: u64 = 16 << 20;
+
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let store = environment.store()?;
     let mut list: Vec<Value> = Vec::new();
     for name in &arguments.images {
-        let image = store.require_image(name)?;
+        let image = store.load_image(&store.find_image(name)?)?;
         match arguments.format {
             View::Config => {
-                render::result(&String::from_utf8_lossy(&store.read_blob(&image.manifest.config.digest, crate::store::CONFIG_LIMIT)?))
+                render::result(&String::from_utf8_lossy(&store.read_blob(&image.manifest.config.digest, DOCUMENT_LIMIT)?))
             }
             View::Manifest => {
-                render::result(&String::from_utf8_lossy(&store.read_blob(&image.record.manifest, crate::store::CONFIG_LIMIT)?))
+                render::result(&String::from_utf8_lossy(&store.read_blob(&image.record.manifest.digest, DOCUMENT_LIMIT)?))
             }
             View::Json => {
-                let names: Vec<String> = store.names_of(&image.record.manifest)?.iter().map(ToString::to_string).collect();
+                let named = store.images()?.into_iter().filter(|record| record.manifest.digest == image.record.manifest.digest);
+                let names: Vec<String> = named.map(|record| record.reference.to_string()).collect();
                 list.push(json!({
-                    "id": image.id(),
-                    "digest": image.record.manifest,
+                    "id": image.record.config,
+                    "digest": image.record.manifest.digest,
                     "names": names,
                     "created": image.config.created,
                     "author": image.config.author,
                     "platform": image.config.platform().to_string(),
                     "architecture": image.config.architecture,
                     "os": image.config.os,
-                    "size": store.image_size(&image)?,
+                    "size": image.record.size,
                     "config": image.config.config,
                     "rootfs": image.config.rootfs,
                     "history": image.config.history,

@@ -14,7 +14,7 @@ pub struct Arguments {
 /// Prints a plain directory with the image's root file system, made when it is asked for the first time.
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let store = environment.store()?;
-    let image = store.require_image(&arguments.image)?;
+    let image = store.load_image(&store.find_image(&arguments.image)?)?;
     let tree = store.tree(&image.config.rootfs.diff_ids)?;
     render::result(&tree.display().to_string());
     Ok(())

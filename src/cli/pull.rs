@@ -63,11 +63,10 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let client = arguments.registry.client(environment);
     let options = arguments.registry.pull_options(arguments.platform.as_ref());
     let record = transfer::pull(&store, &client, &arguments.reference, &options, &printer)?;
-    let image = store.load_image(&record)?;
     if arguments.quiet {
-        render::result(&image.id().to_string());
+        render::result(&record.config.to_string());
     } else {
-        render::note(&format!("pulled {} {}", arguments.reference.familiar(), image.id().short()));
+        render::note(&format!("pulled {} {}", arguments.reference.familiar(), record.config.short()));
     }
     Ok(())
 }

@@ -2,11 +2,13 @@
 
 use super::environment::Environment;
 use super::render;
-use crate::error::{Error, Result};
+use crate::error::{Kind, Result};
+use crate::oci::Reference;
+use crate::store::{ImageRecord, Store};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Names or IDs of images
+    /// Names or IDs of images; an ID stands for all its names
     #[arg(value_name = "IMAGE", required_unless_present = "all", conflicts_with = "all")]
     images: Vec<String>,
     /// Remove all images
@@ -22,26 +24,37 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let store = environment.store()?;
     if arguments.all {
         for record in store.images()? {
-            store.remove_image(&record)?;
+            store.remove_image(&record.reference)?;
         }
         return Ok(());
     }
-    let mut missing = None;
+    let mut failed = None;
     for name in &arguments.images {
-        let records = match store.records_for(name) {
-            Ok(records) => records,
-            Err(_) if arguments.force => continue,
-            // The others are removed all the same; the command fails in the end.
+        // The others are removed all the same; the command fails in the end.
+        match remove(&store, name) {
+            Err(error) if arguments.force && error.kind() == Kind::NotFound => {}
             Err(error) => {
-                if let Some(earlier) = missing.replace(error) {
+                if let Some(earlier) = failed.replace(error) {
                     render::error(&earlier);
                 }
-                continue;
             }
-        };
-        for record in records {
-            store.remove_image(&record)?;
+            Ok(()) => {}
         }
     }
-    missing.map_or(Ok(()), |error: Error| Err(error))
+    failed.map_or(Ok(()), Err)
+}
+
+fn remove(store: &Store, name: &str) -> Result<()> {
+    // By its exact name an image goes even if its record is damaged.
+    if let Ok(reference) = name.parse::<Reference>()
+        && store.remove_image(&reference)?
+    {
+        return Ok(());
+    }
+    let found = store.find_image(name)?;
+    let same = |record: &ImageRecord| record.config == found.config;
+    for record in store.images()?.into_iter().filter(same) {
+        store.remove_image(&record.reference)?;
+    }
+    Ok(())
 }

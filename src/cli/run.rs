@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::environment::Environment;
 use super::{info, render};
-use crate::build::{Accounts, DEFAULT_PATH, Identity, file_mount, host_files};
+use crate::build::{Accounts, DEFAULT_PATH, Identity, emulation, file_mount, host_files};
 use crate::error::{Error, Result, quote, quote_path};
 use crate::oci::{Config, ImagePath};
 use crate::rootemu;
-use crate::rootfs::{Follow, LayerDir, View};
+use crate::rootfs::record::Record;
+use crate::rootfs::view::{Follow, LayerDir, View};
 use crate::sandbox::{self, Access, Capabilities, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio, Stream};
-use crate::store::{Lease, Store, WorkspaceKind};
+use crate::store::{Store, WorkspaceKind};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -85,8 +87,8 @@ struct Target {
     config: Config,
     view: View,
     root: Root,
-    /// Keeps `prune` away while the command runs.
-    _lease: Option<Lease>,
+    /// What a store has handed out stays until it is dropped, whoever prunes meanwhile.
+    _store: Option<Store>,
 }
 
 pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
@@ -104,9 +106,7 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     let (id_map, emulation) = if mode == rootemu::Mode::None {
         (IdMap { inside_uid: identity.uid, inside_gid: identity.gid }, None)
     } else {
-        let credentials = rootemu::Credentials { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() };
-        let emulation = rootemu::Spec::new(mode, credentials, rootemu::stack_overrides(&target.view)?);
-        (IdMap::ROOT, emulation.to_value())
+        (IdMap::ROOT, emulation(mode, &identity, &target.view)?)
     };
     let spec = Spec {
         root: target.root.clone(),
@@ -147,20 +147,19 @@ fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
     let path = Path::new(&arguments.image);
     if arguments.image.contains('/') && path.is_dir() {
         let path = std::fs::canonicalize(path).map_err(|e| Error::io("open", path, e))?;
-        let layer = LayerDir::directory(&path);
+        let layer = LayerDir { fs: path.clone(), record: Arc::new(Record::default()) };
         let root = if arguments.write {
             Root::Scratch { lowers: vec![path], disk: None }
         } else {
             Root::Directory { path, access: Access::ReadOnly }
         };
-        return Ok(Target { config: Config::default(), view: View::new(vec![layer]), root, _lease: None });
+        return Ok(Target { config: Config::default(), view: View::new(vec![layer]), root, _store: None });
     }
     let store = environment.store()?;
-    let image = store.require_image(&arguments.image)?;
+    let image = store.load_image(&store.find_image(&arguments.image)?)?;
     let stack = &image.config.rootfs.diff_ids;
-    let lease = store.lease(stack)?;
     let (view, root) = root(&store, environment, stack, arguments)?;
-    Ok(Target { config: image.config.config, view, root, _lease: Some(lease) })
+    Ok(Target { config: image.config.config, view, root, _store: Some(store) })
 }
 
 fn root(store: &Store, environment: &Environment, stack: &[crate::oci::DiffId], arguments: &Arguments) -> Result<(View, Root)> {

@@ -16,9 +16,9 @@ pub struct Arguments {
 
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let store = environment.store()?;
-    let image = store.require_image(&arguments.image)?;
+    let image = store.find_image(&arguments.image)?;
     for name in &arguments.names {
-        store.put_image(Some(name), &image.record.manifest, &image.record.platform)?;
+        store.put_image(name, &image.manifest, image.index.as_ref())?;
     }
     Ok(())
 }

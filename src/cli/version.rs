@@ -13,6 +13,6 @@ pub fn execute(arguments: &Arguments) {
     let version = env!("CARGO_PKG_VERSION");
     match arguments.format {
         Format::Table => render::result(&format!("rootling {version}")),
-        Format::Json => render::result(&serde_json::json!({ "version": version, "storage_format": crate::store::FORMAT }).to_string()),
+        Format::Json => render::result(&serde_json::json!({ "version": version, "storage_format": crate::store::VERSION }).to_string()),
     }
 }
