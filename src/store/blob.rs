@@ -58,7 +58,8 @@ impl Store {
     /// Opens a blob. The reader's end is an error unless the bytes had the digest. `NotFound` if it is not here.
     pub fn blob_reader(&self, digest: &Digest) -> Result<BlobReader> {
         let file = self.open_blob(digest)?.ok_or_else(|| {
-            Error::with_kind(Kind::NotFound, format!("blob `{digest}` is not in the storage directory")).hint("pull or build the image again")
+            Error::with_kind(Kind::NotFound, format!("blob `{digest}` is not in the storage directory"))
+                .hint("pull or build the image again")
         })?;
         Ok(BlobReader { file, path: self.layout().blob(digest), expected: *digest, hasher: Some(Hasher::new()) })
     }
@@ -95,6 +96,7 @@ impl Store {
 
     fn open_blob(&self, digest: &Digest) -> Result<Option<File>> {
         self.inner.live.lease(Lease::Blob, digest)?;
+        record::refresh(&self.layout().blobs());
         record::open(&self.layout().blob(digest))
     }
 }
@@ -209,7 +211,6 @@ impl Drop for WriterPlace {
 }
 
 /// A blob being read. At its end the digest is checked; a mismatch is an error instead of the end.
-#[derive(Debug)]
 pub struct BlobReader {
     file: File,
     path: PathBuf,

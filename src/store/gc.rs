@@ -107,7 +107,13 @@ impl Store {
         }
         report.in_use = claim(&self.inner.live, &collector, &mut candidates)?;
         let needed = self.needed(options)?;
-        candidates.retain(|c| !needed.has(c));
+        candidates.retain(|c| {
+            let keep = needed.has(c);
+            if keep {
+                collector.disown(c.kind, &c.digest);
+            }
+            !keep
+        });
         self.remove(&candidates, options.action, collector, &mut report)?;
         self.prune_rest(options.action, &mut report)?;
         Ok(report)
@@ -179,13 +185,15 @@ impl Store {
 
     /// Takes the candidates out of sight while their bytes are held, and removes them afterwards.
     fn remove(&self, candidates: &[Candidate], action: Action, collector: Live, report: &mut PruneReport) -> Result<()> {
+        if action == Action::Estimate {
+            // Measuring takes its time; nobody should wait for it.
+            drop(collector);
+            candidates.iter().for_each(|c| report.tally(c.kind).add(disk_usage(&c.path)));
+            return Ok(());
+        }
         let mut trash: Vec<(Kind, Unfinished)> = Vec::new();
         for candidate in candidates {
-            if action == Action::Estimate {
-                report.tally(candidate.kind).add(disk_usage(&candidate.path));
-                continue;
-            }
-            let mut moved = self.unfinished("trash")?;
+            let moved = self.unfinished("trash")?;
             match std::fs::rename(&candidate.path, moved.path()) {
                 Ok(()) => trash.push((candidate.kind, moved)),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => moved.forget(),
@@ -208,12 +216,17 @@ impl Store {
         }
         for path in files(&self.layout().tmp())? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if layout::Unfinished::parse(name) == layout::Unfinished::Partial && Lock::is_free(&path) {
-                report.blobs.add(take_away(&path, action)?);
+            if layout::Unfinished::parse(name) == layout::Unfinished::Partial {
+                let bytes = disk_usage(&path);
+                if action == Action::Estimate || Lock::clear(&path) {
+                    report.blobs.add(bytes);
+                }
             }
         }
         if action == Action::Remove {
-            files(&self.layout().locks())?.iter().filter(|path| **path != self.layout().live()).for_each(|path| Lock::clear(path));
+            files(&self.layout().locks())?.iter().filter(|path| **path != self.layout().live()).for_each(|path| {
+                Lock::clear(path);
+            });
         }
         Ok(())
     }

@@ -20,7 +20,8 @@ use super::sync::this_boot;
 use super::unfinished::Unfinished;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::{Descriptor, DiffId, Hasher};
-use crate::rootfs::{self, LayerDir};
+use crate::rootfs::pack::pack_layer;
+use crate::rootfs::view::LayerDir;
 
 /// A layer that is here, whole, and stays as long as the store it came from.
 #[derive(Clone, Debug)]
@@ -57,6 +58,7 @@ impl Store {
             return Ok(Some(layer.clone()));
         }
         self.inner.live.lease(Lease::Layer, &diff_id.0)?;
+        record::refresh(&self.layout().layers());
         let dir = self.layout().layer(diff_id);
         let Some(file) = self.trusted(diff_id, &dir)? else { return Ok(None) };
         self.remember(file, dir).map(Some)
@@ -220,6 +222,6 @@ impl LayerFile {
 /// Digest and size of the tar a layer directory makes.
 fn pack(dir: &Path) -> Result<(DiffId, u64)> {
     let mut hasher = Hasher::new();
-    let packed = rootfs::pack_layer(&LayerDir::open(dir)?, &mut hasher)?;
+    let packed = pack_layer(&LayerDir::open(dir)?, &mut hasher)?;
     Ok((DiffId(hasher.finish()), packed.bytes))
 }

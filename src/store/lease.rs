@@ -104,11 +104,9 @@ mod tests {
         let digest = Digest::of("thing");
         user.lease(Kind::Layer, &digest).unwrap();
         user.lease(Kind::Layer, &digest).unwrap();
-        for (kind, digest, expected) in [
-            (Kind::Layer, digest, Attempt::Busy),
-            (Kind::Blob, digest, Attempt::Taken),
-            (Kind::Layer, Digest::of("other"), Attempt::Taken),
-        ] {
+        for (kind, digest, expected) in
+            [(Kind::Layer, digest, Attempt::Busy), (Kind::Blob, digest, Attempt::Taken), (Kind::Layer, Digest::of("other"), Attempt::Taken)]
+        {
             assert_eq!(collector.own(kind, &digest).unwrap(), expected, "{kind:?}");
         }
         assert!(user.holds(Kind::Layer, &digest) && !user.holds(Kind::Blob, &digest));

@@ -77,14 +77,11 @@ impl Lock {
         }
     }
 
-    /// Removes a lock file that nobody holds: a killed process left it.
-    pub(super) fn clear(path: &Path) {
-        if let Ok(file) = OpenOptions::new().read(true).write(true).open(path)
-            && try_lock(&file, Range::ALL, Mode::Exclusive).is_ok_and(|a| a == Attempt::Taken)
-            && is_at(&file, path)
-        {
-            let _ = std::fs::remove_file(path);
-        }
+    /// Removes a file that nobody has locked: a killed process left it. `false` if it is in use, or gone.
+    pub(super) fn clear(path: &Path) -> bool {
+        let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return false };
+        let free = try_lock(&file, Range::ALL, Mode::Exclusive).is_ok_and(|attempt| attempt == Attempt::Taken);
+        free && is_at(&file, path) && std::fs::remove_file(path).is_ok()
     }
 }
 
@@ -243,8 +240,8 @@ mod tests {
         let (held, stale) = (dir.path().join("held"), dir.path().join("stale"));
         let _lock = Lock::take(held.clone(), "test", &Silent).unwrap();
         std::fs::write(&stale, "node 1 2").unwrap();
-        Lock::clear(&held);
-        Lock::clear(&stale);
+        assert!(!Lock::clear(&held));
+        assert!(Lock::clear(&stale));
         assert!(held.exists() && !stale.exists());
     }
 

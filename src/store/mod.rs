@@ -44,7 +44,7 @@ pub use image::{Image, ImageRecord};
 pub use layer::{Draft, Layer};
 pub use lock::{Lock, Work};
 pub use step::StepRecord;
-pub use workspace::{Workspace, WorkspaceKind, WorkspaceRoot};
+pub use workspace::{CommitOptions, Workspace, WorkspaceKind, WorkspaceRoot};
 
 use crate::error::Result;
 use crate::event::{Silent, Sink};

@@ -22,13 +22,18 @@ pub(super) fn open(path: &Path) -> Result<Option<File>> {
         Err(_) => {}
     }
     if let Some(parent) = path.parent() {
-        let _ = File::open(parent);
+        refresh(parent);
     }
     match File::open(path) {
         Ok(file) => Ok(Some(file)),
         Err(e) if absent(&e) => Ok(None),
         Err(e) => Err(Error::io("open", path, e)),
     }
+}
+
+/// Makes an NFS client ask the server again for what is in a directory; to be done between taking a lock and looking.
+pub(super) fn refresh(directory: &Path) {
+    let _ = File::open(directory);
 }
 
 /// Reads a file; `None` if it does not exist.

@@ -151,7 +151,7 @@ mod tests {
         fs::create_dir(top.join(".moved-1")).unwrap();
         fs::write(top.join(".moved-1/x"), "").unwrap();
         for name in ["locked/inner", "locked"] {
-            fs::set_permissions(top.join(name), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(top.join(name), fs::Permissions::from_mode(0o000)).unwrap();
         }
         assert!(remove_tree(&top).unwrap() >= 10_000);
         assert!(!top.exists());

@@ -12,7 +12,8 @@ use super::lock::Work;
 use super::{Store, record};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{ChainId, DiffId, Digest};
-use crate::rootfs::{LayerDir, View, materialize};
+use crate::rootfs::tree::materialize;
+use crate::rootfs::view::{LayerDir, View};
 
 impl Store {
     /// The root directory of a tree with these layers (bottom first) applied; made if there is none yet.
@@ -20,6 +21,7 @@ impl Store {
         let layers = self.stack_layers(stack)?;
         let chain = chain_of(stack);
         self.inner.live.lease(Lease::Tree, &chain.0)?;
+        record::refresh(&self.layout().trees());
         let tree = self.layout().tree(&chain);
         let root = tree.join("fs");
         if record::open(&root)?.is_some() {

@@ -34,6 +34,11 @@ impl Unfinished {
         &self.path
     }
 
+    /// It never came to be.
+    pub fn forget(mut self) {
+        self.placed = true;
+    }
+
     /// Renames it to its place. A directory never replaces one that holds something: `AlreadyExists` or `DirectoryNotEmpty`.
     pub fn place(&mut self, to: &Path) -> io::Result<()> {
         std::fs::rename(&self.path, to)?;
