@@ -1,26 +1,36 @@
 //! Root emulation: system call tables, filter, supervisor.
-use crate::error::Result;
-use crate::oci::ImagePath;
-use crate::rootfs::meta::Override;
-use serde_json::Value;
-use std::collections::BTreeMap;
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode { Consistent, SuccessOnly, None }
-pub struct User { pub uid: u32, pub gid: u32, pub groups: Vec<u32> }
-pub struct EmulationSpec;
-impl EmulationSpec {
-    pub fn new(_: Mode, _: User) -> Self { Self }
-    pub fn with_owners<'a>(self, _: impl IntoIterator<Item = (&'a ImagePath, Override)>) -> Self { self }
-    pub fn to_value(&self) -> Value { Value::Null }
-}
-#[derive(Default)]
-pub struct Report;
-impl Report {
-    pub fn from_value(_: &Value) -> Result<Self> { Ok(Self) }
-    pub fn overrides(&self) -> BTreeMap<ImagePath, Override> { BTreeMap::new() }
-}
-pub struct Emulation;
-impl crate::sandbox::Emulator for Emulation {
-    fn install(&self, _: &Value) -> Result<Option<std::os::fd::OwnedFd>> { Ok(None) }
-    fn supervise(&self, _: &Value, _: std::os::fd::OwnedFd, _: crate::sandbox::Supervision) -> Result<Value> { Ok(Value::Null) }
-}
+//!
+//! One user ID is mapped, so the kernel refuses everything that needs a second one. In *consistent* mode a seccomp filter hands such calls, and
+//! those that would show the difference, to a supervisor in the step's own namespaces, which keeps what was asked for in
+//! the files' extended attributes and in its memory and answers accordingly. What a call has set the next call sees, and the next step, and
+//! the packed layer. It is no security boundary: a process that wants to be lied to less can find ways.
+//!
+//! In the order of a call: [`tables`] say which calls there are, [`filter`] which of them are handed over; [`supervisor`] takes one and finds
+//! its [`request`], its caller among [`processes`], and its file by [`paths`]; [`stat`], [`owner`], [`create`], [`xattr`], [`identity`]
+//! and [`exec`] answer it. What a file is believed to be is in [`attributes`] (by [`overrides`], or [`inodes`] where attributes can't
+//! be); what a process is believed to be is in [`credentials`].
+
+mod attributes;
+mod create;
+pub mod credentials;
+mod emulation;
+mod exec;
+pub mod filter;
+mod identity;
+mod inodes;
+mod overrides;
+mod owner;
+mod paths;
+mod processes;
+mod procfs;
+mod report;
+mod request;
+mod spec;
+mod stat;
+mod supervisor;
+pub mod tables;
+mod xattr;
+
+pub use emulation::Emulation;
+pub use overrides::{Device, DeviceKind, Override};
+pub use spec::{EmulationSpec, Mode, Report, User};

@@ -1,1 +1,231 @@
-//! Seccomp user notification.
+//! Seccomp user notification: taking notifications, answering them, and reaching into the caller.
+//!
+//! The kernel's structures may grow; both are kept in buffers larger than any known version, zeroed where the kernel asks for it.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
+use nix::unistd::Pid;
+
+/// Room for what a later kernel may append to its structures.
+const ROOM: usize = 32;
+/// SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (linux/seccomp.h, Linux 6.6): the supervisor runs on the caller's CPU, which waits anyway.
+const SYNC_WAKE_UP: u64 = 1;
+
+/// A call that waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Notification {
+    /// Names the notification to the kernel.
+    pub id: u64,
+    /// The calling thread, in the receiver's PID namespace.
+    pub thread: u32,
+    /// `seccomp_data.arch`.
+    pub arch: u32,
+    /// The system call's number.
+    pub number: u32,
+    /// Its arguments.
+    pub arguments: [u64; 6],
+}
+
+/// What the caller gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The kernel executes the call as if there were no filter.
+    Continue,
+    /// The call returns this value.
+    Value(i64),
+    /// The call fails.
+    Fail(Errno),
+}
+
+/// The receiving end of a filter's notifications.
+pub struct Listener(OwnedFd);
+
+impl Listener {
+    /// Takes a descriptor that a filter's installation returned; checks that this kernel's structures fit.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        let mut sizes = libc::seccomp_notif_sizes { seccomp_notif: 0, seccomp_notif_resp: 0, seccomp_data: 0 };
+        // SAFETY: the kernel writes one `seccomp_notif_sizes`, to which the pointer leads.
+        let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_NOTIF_SIZES, 0, &raw mut sizes) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if usize::from(sizes.seccomp_notif.max(sizes.seccomp_notif_resp)) > ROOM * 8 {
+            return Err(io::Error::from(io::ErrorKind::Unsupported));
+        }
+        // Linux before 6.6 does not know it; it is only a gain in speed.
+        // SAFETY: the argument is passed by value.
+        unsafe { libc::ioctl(fd.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS as _, SYNC_WAKE_UP) };
+        Ok(Self(fd))
+    }
+
+    /// Takes a notification; waits for one. `ENOENT`: the caller was killed meanwhile.
+    pub fn receive(&self) -> Result<Notification, Errno> {
+        // The kernel refuses a buffer that is not zero.
+        let mut buffer = [0_u64; ROOM];
+        // SAFETY: the kernel writes one `seccomp_notif`, which `new` has found to fit into the buffer.
+        Errno::result(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV as _, buffer.as_mut_ptr()) })?;
+        // SAFETY: the buffer is aligned to eight bytes, as large as the structure, initialised, and any bits are a valid value.
+        let raw = unsafe { &*buffer.as_ptr().cast::<libc::seccomp_notif>() };
+        Ok(Notification { id: raw.id, thread: raw.pid, arch: raw.data.arch, number: raw.data.nr as u32, arguments: raw.data.args })
+    }
+
+    /// Whether a notification waits, so that [`Listener::receive`] will not, if nobody else takes it.
+    pub fn is_ready(&self) -> bool {
+        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: the kernel reads and writes one `pollfd`, to which the pointer leads.
+        unsafe { libc::poll(&raw mut poll, 1, 0) == 1 && poll.revents & libc::POLLIN != 0 }
+    }
+
+    /// Answers. `ENOENT`: the caller is gone, which is nobody's fault.
+    pub fn answer(&self, id: u64, answer: Answer) -> Result<(), Errno> {
+        let (val, error, flags) = match answer {
+            Answer::Continue => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+            Answer::Value(value) => (value, 0, 0),
+            Answer::Fail(errno) => (0, -(errno as i32), 0),
+        };
+        let mut response = libc::seccomp_notif_resp { id, val, error, flags };
+        // SAFETY: the ioctl's number carries the size of the structure the pointer leads to.
+        Errno::result(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND as _, &raw mut response) }).map(drop)
+    }
+
+    /// Whether the caller still waits; if so, what was read of its memory before was the caller's, not that of a later process of the
+    /// same number.
+    pub fn is_waiting(&self, id: u64) -> bool {
+        // SAFETY: the kernel reads one u64, to which the pointer leads.
+        unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID as _, &raw const id) == 0 }
+    }
+
+    /// Gives the caller a copy of `file`, the call's result being its number there. `flags` is 0 or O_CLOEXEC. Since Linux 5.14.
+    pub fn answer_with_file(&self, id: u64, file: BorrowedFd<'_>, flags: u32) -> Result<(), Errno> {
+        let mut request = libc::seccomp_notif_addfd {
+            id,
+            flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,
+            srcfd: file.as_raw_fd() as u32,
+            newfd: 0,
+            newfd_flags: flags,
+        };
+        // SAFETY: the ioctl's number carries the size of the structure the pointer leads to.
+        Errno::result(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD as _, &raw mut request) }).map(drop)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Reads a process's memory at an address until the buffer is full or the readable memory ends; how much.
+pub fn read_memory(process: u32, address: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let remote = RemoteIoVec { base: address as usize, len: buffer.len() };
+    process_vm_readv(Pid::from_raw(process as i32), &mut [IoSliceMut::new(buffer)], &[remote])
+}
+
+/// Writes a process's memory; all or `EFAULT`.
+pub fn write_memory(process: u32, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+    let remote = RemoteIoVec { base: address as usize, len: bytes.len() };
+    match process_vm_writev(Pid::from_raw(process as i32), &[IoSlice::new(bytes)], &[remote])? {
+        n if n == bytes.len() => Ok(()),
+        _ => Err(Errno::EFAULT),
+    }
+}
+
+/// Whether `thread` is one of the threads of the process `process`; the cheapest question that tells.
+pub fn is_thread_of(process: u32, thread: u32) -> bool {
+    // SAFETY: signal 0 only checks; takes integers only.
+    unsafe { libc::syscall(libc::SYS_tgkill, process, thread, 0) == 0 }
+}
+
+/// A descriptor that becomes readable when the process ends. Since Linux 5.3.
+pub fn open_process(process: u32) -> Result<OwnedFd, Errno> {
+    // SAFETY: takes integers only.
+    let number = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) })?;
+    // SAFETY: the kernel returned a new descriptor that nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(number as i32) })
+}
+
+/// A copy of another process's descriptor. Since Linux 5.6.
+pub fn copy_descriptor(process: BorrowedFd<'_>, number: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: takes integers only.
+    let number = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })?;
+    // SAFETY: the kernel returned a new descriptor that nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(number as i32) })
+}
+
+/// Gives the calling thread a working directory and file mode mask of its own.
+pub fn unshare_directory() -> Result<(), Errno> {
+    // SAFETY: changes only what the calling thread shares with others.
+    Errno::result(unsafe { libc::unshare(libc::CLONE_FS) }).map(drop)
+}
+
+/// A set of descriptors to wait for (epoll), each with a number to know it by.
+pub struct Watch(OwnedFd);
+
+/// Something happened to a descriptor of a [`Watch`].
+#[derive(Clone, Copy, Debug)]
+pub struct Ready {
+    /// The number it was added with.
+    pub token: u64,
+    /// Something can be read.
+    pub readable: bool,
+    /// The other side is gone.
+    pub hung_up: bool,
+}
+
+/// Who is woken when a descriptor is in several [`Watch`]es.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// Everyone.
+    All,
+    /// One that sleeps.
+    One,
+}
+
+impl Watch {
+    /// An empty set.
+    pub fn new() -> Result<Self, Errno> {
+        // SAFETY: takes integers only.
+        let number = Errno::result(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: the kernel returned a new descriptor that nobody else knows.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(number) }))
+    }
+
+    /// Adds a descriptor; closing its last copy takes it out.
+    pub fn add(&self, fd: BorrowedFd<'_>, token: u64, wake: Wake) -> Result<(), Errno> {
+        let exclusive = if wake == Wake::One { libc::EPOLLEXCLUSIVE } else { 0 };
+        let mut event = libc::epoll_event { events: (libc::EPOLLIN | exclusive) as u32, u64: token };
+        // SAFETY: the kernel reads one `epoll_event`, to which the pointer leads.
+        Errno::result(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &raw mut event) }).map(drop)
+    }
+
+    /// Waits until something happens; calls `each` for what did.
+    pub fn wait(&self, each: impl FnMut(Ready)) -> Result<(), Errno> {
+        self.wait_for(-1, each)
+    }
+
+    /// Calls `each` for what has happened already.
+    pub fn poll(&self, each: impl FnMut(Ready)) -> Result<(), Errno> {
+        self.wait_for(0, each)
+    }
+
+    fn wait_for(&self, milliseconds: i32, mut each: impl FnMut(Ready)) -> Result<(), Errno> {
+        const BATCH: usize = 32;
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
+        // SAFETY: the kernel writes at most BATCH events into an array of BATCH.
+        let count = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), BATCH as i32, milliseconds) };
+        for event in &events[..Errno::result(count)? as usize] {
+            let bits = event.events as i32;
+            each(Ready { token: event.u64, readable: bits & libc::EPOLLIN != 0, hung_up: bits & (libc::EPOLLHUP | libc::EPOLLERR) != 0 });
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

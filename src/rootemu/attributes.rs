@@ -1,0 +1,165 @@
+//! Owner, mode and type of a file as the container believes them to be: reading them together with the native ones, and writing them.
+
+use std::ffi::CStr;
+
+use nix::errno::Errno;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, Timespec, Timestamps, XattrFlags};
+
+use super::inodes::{Entry, Origin};
+use super::overrides::{self, Override};
+use super::paths::{Follow, Located};
+use super::procfs::errno;
+use super::request::Shared;
+use super::xattr;
+use crate::oci::ImagePath;
+
+/// What is asked for besides what a caller wants: enough to know an inode again.
+pub const IDENTITY: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+/// A file's attributes.
+pub struct Attributes {
+    /// As the kernel has them.
+    pub native: Statx,
+    /// What differs.
+    pub recorded: Option<Override>,
+}
+
+impl Attributes {
+    /// Reads them.
+    pub fn load(shared: &Shared, file: &Located<'_>) -> Result<Self, Errno> {
+        let native = rustix::fs::statx(CWD, file.path, file.follow.flags(), IDENTITY).map_err(errno)?;
+        let mut recorded = None;
+        if holds_xattrs(&native) {
+            recorded = read_override(file.path, file.follow);
+        }
+        Ok(Self { recorded: recorded.or_else(|| shared.inodes.owner(&native)), native })
+    }
+
+    /// Owner.
+    pub fn uid(&self) -> u32 {
+        self.recorded.map_or(self.native.stx_uid, |o| o.uid)
+    }
+
+    /// Group.
+    pub fn gid(&self) -> u32 {
+        self.recorded.map_or(self.native.stx_gid, |o| o.gid)
+    }
+
+    /// Permission bits.
+    pub fn mode(&self) -> u32 {
+        self.recorded.map_or(self.native_mode(), |o| o.mode)
+    }
+
+    /// Permission bits as the kernel has them.
+    pub fn native_mode(&self) -> u32 {
+        u32::from(self.native.stx_mode) & 0o7777
+    }
+
+    /// The native type bits: a device's placeholder is a regular file.
+    pub fn native_type(&self) -> u32 {
+        u32::from(self.native.stx_mode) & libc::S_IFMT
+    }
+
+    /// Gives the file owner, group and mode.
+    pub fn store(&self, shared: &Shared, file: &Located<'_>, uid: u32, gid: u32, mode: u32) -> Result<(), Errno> {
+        let new = Override { uid, gid, mode, device: self.recorded.and_then(|o| o.device) };
+        if !holds_xattrs(&self.native) {
+            return self.store_by_inode(shared, file, new);
+        }
+        if uid == 0 && gid == 0 && new.device.is_none() {
+            if self.recorded.is_some() {
+                match remove_override(file) {
+                    Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => shared.inodes.remove(&self.native),
+                    Err(error) => return Err(error),
+                }
+            }
+            return self.change_native_mode(file, mode);
+        }
+        match write_override(file, &new) {
+            Ok(()) => self.change_native_mode(file, mode | self.floor()),
+            Err(Errno::EOPNOTSUPP | Errno::EPERM) => self.store_by_inode(shared, file, new),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The least native mode with which the user can always read and delete their storage.
+    fn floor(&self) -> u32 {
+        if self.native_type() == libc::S_IFDIR { 0o700 } else { 0o600 }
+    }
+
+    fn change_native_mode(&self, file: &Located<'_>, mode: u32) -> Result<(), Errno> {
+        if self.native_mode() == mode || self.native_type() == libc::S_IFLNK {
+            return Ok(());
+        }
+        rustix::fs::chmodat(CWD, file.path, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(errno)
+    }
+
+    fn store_by_inode(&self, shared: &Shared, file: &Located<'_>, new: Override) -> Result<(), Errno> {
+        if (new.uid, new.gid) == (self.uid(), self.gid()) && new.mode == self.mode() {
+            return Ok(());
+        }
+        self.change_native_mode(file, new.mode)?;
+        if (new.uid, new.gid) == (self.native.stx_uid, self.native.stx_gid) {
+            shared.inodes.remove(&self.native);
+            return Ok(());
+        }
+        let native = match self.native_type() {
+            libc::S_IFLNK | libc::S_IFIFO => copy_up(file, &self.native)?,
+            _ => self.native,
+        };
+        let entry = Entry { uid: new.uid, gid: new.gid, path: image_path(file), origin: Origin::Step };
+        shared.inodes.insert(&native, entry);
+        Ok(())
+    }
+}
+
+/// Whether user extended attributes can exist on this kind of file.
+fn holds_xattrs(stat: &Statx) -> bool {
+    matches!(u32::from(stat.stx_mode) & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR)
+}
+
+impl Follow {
+    /// As the `*at` calls want it.
+    pub fn flags(self) -> AtFlags {
+        match self {
+            Self::Yes => AtFlags::empty(),
+            Self::No => AtFlags::SYMLINK_NOFOLLOW,
+        }
+    }
+}
+
+/// The override of a file; `None` if there is none, or none can be.
+pub fn read_override(path: &CStr, follow: Follow) -> Option<Override> {
+    let mut buffer = [0; overrides::Text::ROOM * 2];
+    let length = match follow {
+        Follow::Yes => rustix::fs::getxattr(path, overrides::NAME, &mut buffer),
+        Follow::No => rustix::fs::lgetxattr(path, overrides::NAME, &mut buffer),
+    };
+    Override::parse(&buffer[..length.ok()?])
+}
+
+fn write_override(file: &Located<'_>, new: &Override) -> Result<(), Errno> {
+    xattr::set(file, overrides::NAME, new.text().as_bytes(), XattrFlags::empty())
+}
+
+fn remove_override(file: &Located<'_>) -> Result<(), Errno> {
+    xattr::remove(file, overrides::NAME)
+}
+
+/// Makes sure that a symlink or FIFO lies in the upper layer, by giving it the times it has; its identity there.
+pub fn copy_up(file: &Located<'_>, native: &Statx) -> Result<Statx, Errno> {
+    let time = |t: &rustix::fs::StatxTimestamp| Timespec { tv_sec: t.tv_sec, tv_nsec: t.tv_nsec.into() };
+    let times = Timestamps { last_access: time(&native.stx_atime), last_modification: time(&native.stx_mtime) };
+    rustix::fs::utimensat(CWD, file.path, &times, file.follow.flags()).map_err(errno)?;
+    rustix::fs::statx(CWD, file.path, file.follow.flags(), IDENTITY).map_err(errno)
+}
+
+/// Where a file is in the image.
+pub fn image_path(file: &Located<'_>) -> Option<ImagePath> {
+    let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+    flags.set(OFlags::NOFOLLOW, file.follow == Follow::No);
+    let open = rustix::fs::open(file.path, flags, Mode::empty()).ok()?;
+    let name = super::procfs::Name::new(format_args!("self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&open)));
+    let path = rustix::fs::readlinkat(CWD, name.as_c_str(), Vec::new()).ok()?;
+    path.to_bytes().starts_with(b"/").then(|| ImagePath::clean(path.to_bytes()))
+}

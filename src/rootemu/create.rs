@@ -1,0 +1,199 @@
+//! Making files, directories, nodes and symlinks.
+//!
+//! A process whose file system IDs are 0 makes them natively, except devices, and except in a directory that hands down another group. For
+//! others the supervisor makes the object, gives it its owner, and, for open, hands over the descriptor: nobody ever sees it without owner.
+//! Sockets made by bind stay root's: layers hold no sockets, and peers are known by SO_PEERCRED.
+//! openat2 with RESOLVE_* flags is left to the kernel, its new files are root's.
+
+use std::ffi::CStr;
+
+use nix::errno::Errno;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+
+use super::attributes::{self, Attributes};
+use super::credentials::{Credentials, capability};
+use super::filter::TMPFILE;
+use super::inodes::{Entry, Origin};
+use super::overrides::{self, Device, DeviceKind, Override};
+use super::paths::{Follow, Located, Place, locate, locate_new};
+use super::procfs::{self, errno};
+use super::request::{DONE, Outcome, PASS, Request, Scratch};
+use crate::sys::notify::Answer;
+
+/// Answers an open that may make a file.
+pub fn open(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
+    create(request, scratch, request.operand_int(0), request.operand_int(1))
+}
+
+/// Answers creat.
+pub fn creat(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
+    const FLAGS: i32 = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
+    create(request, scratch, FLAGS as u32, request.operand_int(0))
+}
+
+/// Answers openat2.
+pub fn openat2(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
+    // struct open_how: flags, mode, resolve.
+    let mut how = [[0_u8; 8]; 3];
+    if request.operand(1) < 24 || request.read(request.operand(0), how.as_flattened_mut()).is_err() {
+        return PASS;
+    }
+    let [flags, mode, resolve] = how.map(u64::from_le_bytes);
+    if flags as u32 & (libc::O_CREAT as u32 | TMPFILE) == 0 || resolve != 0 {
+        return PASS;
+    }
+    create(request, scratch, flags as u32, mode as u32)
+}
+
+fn create(request: &Request<'_>, scratch: &mut Scratch, flags: u32, mode: u32) -> Outcome {
+    let Ok(caller) = request.caller() else { return PASS };
+    if flags & TMPFILE != 0 {
+        return create_unnamed(request, scratch, flags, mode);
+    }
+    let Ok(place) = locate_new(request, &caller, &mut scratch.path, &mut scratch.other) else { return PASS };
+    let Some((uid, gid)) = owner_of_new(&caller.credentials, place.parent) else { return PASS };
+    let mode = mode & 0o7777 & !procfs::umask_of(request.note.thread)?;
+    request.check_alive()?;
+    let flags = OFlags::from_bits_retain(flags);
+    let native = Mode::from_raw_mode(mode | 0o600);
+    let own = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file = match rustix::fs::open(place.path, own | OFlags::CREATE | OFlags::EXCL, native) {
+        Ok(file) => file,
+        // A symlink that leads to nothing is followed and its target made, unless the caller wants the name itself to be new.
+        Err(rustix::io::Errno::EXIST) if !flags.intersects(OFlags::EXCL | OFlags::NOFOLLOW) && leads_nowhere(place.path) => {
+            rustix::fs::open(place.path, own | OFlags::CREATE, native).map_err(errno)?
+        }
+        Err(_) => return PASS,
+    };
+    hand_over(request, file, flags, Override { uid, gid, mode, device: None })
+}
+
+fn create_unnamed(request: &Request<'_>, scratch: &mut Scratch, flags: u32, mode: u32) -> Outcome {
+    let caller = request.caller()?;
+    let Ok(directory) = locate(request, &caller, &mut scratch.path) else { return PASS };
+    let Some((uid, gid)) = owner_of_new(&caller.credentials, directory.path) else { return PASS };
+    let mode = mode & 0o7777 & !procfs::umask_of(request.note.thread)?;
+    let flags = OFlags::from_bits_retain(flags);
+    match rustix::fs::open(directory.path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode | 0o600)) {
+        Ok(file) => hand_over(request, file, flags, Override { uid, gid, mode, device: None }),
+        Err(_) => PASS,
+    }
+}
+
+/// Gives a new file its owner, and to the caller.
+fn hand_over(request: &Request<'_>, file: std::os::fd::OwnedFd, flags: OFlags, owner: Override) -> Outcome {
+    use std::os::fd::{AsFd, AsRawFd};
+    match rustix::fs::fsetxattr(&file, overrides::NAME, owner.text().as_bytes(), rustix::fs::XattrFlags::empty()) {
+        Ok(()) => {}
+        Err(_) => {
+            let name = procfs::Name::new(format_args!("self/fd/{}", file.as_raw_fd()));
+            if let Ok(native) = rustix::fs::statx(CWD, name.as_c_str(), AtFlags::empty(), attributes::IDENTITY) {
+                let entry = Entry { uid: owner.uid, gid: owner.gid, path: None, origin: Origin::Step };
+                request.shared.inodes.insert(&native, entry);
+            }
+        }
+    }
+    let descriptor_flags = if flags.contains(OFlags::CLOEXEC) { libc::O_CLOEXEC as u32 } else { 0 };
+    match request.shared.listener.answer_with_file(request.note.id, file.as_fd(), descriptor_flags) {
+        // The kernel has answered: what we answer now finds nobody and is ignored.
+        Ok(()) => DONE,
+        // Linux before 5.14. The file exists now and the caller can open it, unless it insists on making it.
+        Err(Errno::EINVAL) if !flags.contains(OFlags::EXCL) => PASS,
+        Err(error) => Err(error),
+    }
+}
+
+fn leads_nowhere(path: &CStr) -> bool {
+    rustix::fs::stat(path).err() == Some(rustix::io::Errno::NOENT)
+}
+
+/// Whose a new object in this directory is; `None` if root's, so that the kernel can make it.
+fn owner_of_new(credentials: &Credentials, parent: &CStr) -> Option<(u32, u32)> {
+    let uid = credentials.uid.filesystem;
+    let mut gid = credentials.gid.filesystem;
+    match attributes::read_override(parent, Follow::Yes) {
+        Some(directory) if directory.mode & libc::S_ISGID != 0 => gid = directory.gid,
+        Some(_) => {}
+        // Nothing recorded: the directory is root's, and may hand down root's group.
+        None if gid != 0 => {
+            let native = rustix::fs::stat(parent).ok()?;
+            if native.st_mode & libc::S_ISGID != 0 {
+                gid = 0;
+            }
+        }
+        None => {}
+    }
+    ((uid, gid) != (0, 0)).then_some((uid, gid))
+}
+
+/// Answers mkdir and mkdirat.
+pub fn mkdir(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
+    let Ok(caller) = request.caller() else { return PASS };
+    let Ok(place) = locate_new(request, &caller, &mut scratch.path, &mut scratch.other) else { return PASS };
+    let Some((uid, gid)) = owner_of_new(&caller.credentials, place.parent) else { return PASS };
+    let mode = request.operand_int(0) & 0o1777 & !procfs::umask_of(request.note.thread)?;
+    request.check_alive()?;
+    if rustix::fs::mkdirat(CWD, place.path, Mode::from_raw_mode(mode | 0o700)).is_err() {
+        return PASS;
+    }
+    own(request, &place, uid, gid, |native| mode | native & libc::S_ISGID)
+}
+
+/// Answers mknod and mknodat.
+pub fn mknod(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
+    let Ok(caller) = request.caller() else { return PASS };
+    let Ok(place) = locate_new(request, &caller, &mut scratch.path, &mut scratch.other) else { return PASS };
+    let (mode, number) = (request.operand_int(0), request.operand_int(1));
+    let kind = match mode & libc::S_IFMT {
+        libc::S_IFCHR => Some(DeviceKind::Character),
+        libc::S_IFBLK => Some(DeviceKind::Block),
+        libc::S_IFIFO | libc::S_IFSOCK | libc::S_IFREG | 0 => None,
+        _ => return PASS,
+    };
+    let device = kind.map(|kind| Device { kind, major: number >> 8 & 0xfff, minor: number & 0xff | number >> 12 & !0xff });
+    let owner = owner_of_new(&caller.credentials, place.parent);
+    if device.is_none() && owner.is_none() {
+        return PASS;
+    }
+    if device.is_some() && !caller.credentials.can(capability::MKNOD) {
+        return Err(Errno::EPERM);
+    }
+    let (uid, gid) = owner.unwrap_or((0, 0));
+    let permissions = mode & 0o7777 & !procfs::umask_of(request.note.thread)?;
+    request.check_alive()?;
+    let native = Mode::from_raw_mode(permissions | 0o600);
+    let Some(device) = device else {
+        let made = rustix::fs::mknodat(CWD, place.path, FileType::from_raw_mode(mode), native, 0);
+        return if made.is_err() { PASS } else { own(request, &place, uid, gid, |_| permissions) };
+    };
+    // The placeholder: programs open, and change the mode of, the node they have just made.
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::open(place.path, flags, native).map_err(errno)?;
+    let recorded = Override { uid, gid, mode: permissions, device: Some(device) };
+    rustix::fs::fsetxattr(&file, overrides::NAME, recorded.text().as_bytes(), rustix::fs::XattrFlags::empty()).map_err(errno)?;
+    DONE
+}
+
+/// Answers symlink and symlinkat.
+pub fn symlink(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
+    let Ok(caller) = request.caller() else { return PASS };
+    let Ok(place) = locate_new(request, &caller, &mut scratch.path, &mut scratch.other) else { return PASS };
+    let Some((uid, gid)) = owner_of_new(&caller.credentials, place.parent) else { return PASS };
+    let mut text = super::paths::PathBuffer::default();
+    if text.load(request, request.argument(0)).is_err() {
+        return PASS;
+    }
+    request.check_alive()?;
+    if rustix::fs::symlinkat(text.as_c_str(), CWD, place.path).is_err() {
+        return PASS;
+    }
+    own(request, &place, uid, gid, |native| native)
+}
+
+/// Gives what has just been made its owner, and the mode that follows from the native one.
+fn own(request: &Request<'_>, place: &Place<'_>, uid: u32, gid: u32, mode: impl FnOnce(u32) -> u32) -> Outcome {
+    let file = Located::new(place.path, Follow::No);
+    let native = Attributes::load(request.shared, &file)?;
+    native.store(request.shared, &file, uid, gid, mode(native.native_mode()))?;
+    Ok(Answer::Value(0))
+}

@@ -1,0 +1,154 @@
+//! What `/proc` says about processes, read without allocation.
+//!
+//! All names are relative: the supervisor's threads have `/proc` as their working directory, so that neither a step that mounts over it
+//! nor a chroot of the caller matters.
+
+use std::ffi::CStr;
+use std::fmt;
+use std::io::Write;
+
+use nix::errno::Errno;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+
+/// A short name below `/proc`, made on the stack.
+pub struct Name([u8; Name::ROOM]);
+
+impl Name {
+    const ROOM: usize = 64;
+
+    /// Formats a name; what does not fit is cut, which can only name a file that does not exist.
+    pub fn new(text: fmt::Arguments<'_>) -> Self {
+        let mut bytes = [0; Self::ROOM];
+        let _ = (&mut bytes[..Self::ROOM - 1]).write_fmt(text);
+        Self(bytes)
+    }
+
+    /// The name.
+    pub fn as_c_str(&self) -> &CStr {
+        // The last byte is never written.
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
+    }
+
+    /// The name's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.as_c_str().to_bytes()
+    }
+}
+
+/// Parent, process group and session of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// The process that forked it, or that took it over.
+    pub parent: u32,
+    /// Its process group's leader.
+    pub group: u32,
+    /// Its session's leader.
+    pub session: u32,
+}
+
+/// Tells one program image of a process from the next: where its code and stack begin, which differ with every exec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    code: u64,
+    stack: u64,
+}
+
+/// Which directory is a process's root, in which mount namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RootIdentity {
+    device: (u32, u32),
+    inode: u64,
+    mount: u64,
+}
+
+impl RootIdentity {
+    /// That of a process. A copy of a mount namespace has other mount IDs, so they tell namespaces apart (Linux 5.8).
+    pub fn of(process: u32) -> Result<Self, Errno> {
+        let name = Name::new(format_args!("{process}/root"));
+        let root = rustix::fs::statx(CWD, name.as_c_str(), AtFlags::empty(), StatxFlags::INO | StatxFlags::MNT_ID).map_err(errno)?;
+        Ok(Self { device: (root.stx_dev_major, root.stx_dev_minor), inode: root.stx_ino, mount: root.stx_mnt_id })
+    }
+}
+
+/// Turns one crate's error number into the other's.
+pub fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
+}
+
+/// Reads the beginning of a file.
+pub fn read<'b>(name: &CStr, buffer: &'b mut [u8]) -> Result<&'b [u8], Errno> {
+    let file = rustix::fs::open(name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(errno)?;
+    let length = rustix::io::read(&file, &mut *buffer).map_err(errno)?;
+    Ok(&buffer[..length])
+}
+
+/// The thread group of a thread.
+pub fn process_of(thread: u32) -> Result<u32, Errno> {
+    status_field(thread, "Tgid:", 10).map(|id| id as u32)
+}
+
+/// The file mode creation mask of a thread (Linux 4.7).
+pub fn umask_of(thread: u32) -> Result<u32, Errno> {
+    status_field(thread, "Umask:", 8).map(|mask| mask as u32 & 0o777)
+}
+
+/// The capability bounding set of a process; all of Docker's capabilities if it can't be read.
+pub fn bounding_of(process: u32) -> u64 {
+    const DOCKER: u64 = 0xa804_25fb;
+    status_field(process, "CapBnd:", 16).unwrap_or(DOCKER)
+}
+
+fn status_field(process: u32, field: &str, radix: u32) -> Result<u64, Errno> {
+    let mut buffer = [0; 4096];
+    let text = read(Name::new(format_args!("{process}/status")).as_c_str(), &mut buffer)?;
+    text.split(|&b| b == b'\n')
+        .filter_map(|line| str::from_utf8(line).ok())
+        .find_map(|line| u64::from_str_radix(line.strip_prefix(field)?.trim(), radix).ok())
+        .ok_or(Errno::ENOENT)
+}
+
+/// Parent, process group and session.
+pub fn family_of(process: u32) -> Result<Family, Errno> {
+    let mut buffer = [0; 1024];
+    let mut field = stat_fields(process, &mut buffer)?;
+    let mut next = |skip| field.nth(skip).and_then(|text| text.parse().ok()).ok_or(Errno::ENOENT);
+    Ok(Family { parent: next(1)?, group: next(0)?, session: next(0)? })
+}
+
+impl Mark {
+    /// That of a process now.
+    pub fn of(process: u32) -> Result<Self, Errno> {
+        let mut buffer = [0; 1024];
+        let mut field = stat_fields(process, &mut buffer)?;
+        let mut next = |skip| field.nth(skip).and_then(|text| text.parse().ok()).ok_or(Errno::ENOENT);
+        // Fields 26 (startcode) and 28 (startstack) of proc_pid_stat(5); the first one here is number 3.
+        Ok(Self { code: next(23)?, stack: next(1)? })
+    }
+}
+
+/// The fields of `stat` after the program's name, which may hold anything.
+fn stat_fields(process: u32, buffer: &mut [u8]) -> Result<impl Iterator<Item = &str>, Errno> {
+    let text = read(Name::new(format_args!("{process}/stat")).as_c_str(), buffer)?;
+    let end = text.iter().rposition(|&b| b == b')').ok_or(Errno::ENOENT)?;
+    Ok(str::from_utf8(&text[end + 1..]).map_err(|_| Errno::ENOENT)?.split_ascii_whitespace())
+}
+
+/// Calls `each` for every child of every thread of a process.
+///
+/// Needs CONFIG_PROC_CHILDREN, which the distributions have; without it every process is asked for its parent.
+pub fn for_each_child(process: u32, mut each: impl FnMut(u32)) {
+    let mut found = false;
+    for thread in numbers_in(Name::new(format_args!("{process}/task")).as_c_str()) {
+        let Ok(list) = std::fs::read_to_string(format!("{process}/task/{thread}/children")) else { continue };
+        found = true;
+        list.split_ascii_whitespace().filter_map(|child| child.parse().ok()).for_each(&mut each);
+    }
+    if !found {
+        numbers_in(c".").into_iter().filter(|&child| family_of(child).is_ok_and(|family| family.parent == process)).for_each(each);
+    }
+}
+
+fn numbers_in(directory: &CStr) -> Vec<u32> {
+    let Ok(entries) = directory.to_str().map(std::fs::read_dir) else { return vec![] };
+    entries.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}

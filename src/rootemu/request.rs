@@ -1,0 +1,94 @@
+//! One notified call: its arguments, its caller, the caller's memory.
+
+use nix::errno::Errno;
+
+use super::inodes::Inodes;
+use super::paths::PathBuffer;
+use super::processes::{Caller, Processes};
+use super::tables::Row;
+use crate::sys::notify::{self, Answer, Listener, Notification};
+
+/// What all handlers share.
+pub struct Shared {
+    /// Where the calls come from.
+    pub listener: Listener,
+    /// Who makes them.
+    pub processes: Processes,
+    /// Owners of what holds no extended attributes.
+    pub inodes: Inodes,
+}
+
+/// One call.
+pub struct Request<'a> {
+    /// What all handlers share.
+    pub shared: &'a Shared,
+    /// The call as it came.
+    pub note: Notification,
+    /// Its line in the table.
+    pub row: &'static Row,
+}
+
+/// Buffers of a worker, used again for every call.
+#[derive(Default)]
+pub struct Scratch {
+    /// The path the call is about.
+    pub path: PathBuffer,
+    /// Its directory, or a second path.
+    pub other: PathBuffer,
+    /// Anything else.
+    pub bytes: Vec<u8>,
+}
+
+/// How a handler ends; an error is what the call fails with.
+pub type Outcome = Result<Answer, Errno>;
+
+/// The call has succeeded and returns 0.
+pub const DONE: Outcome = Ok(Answer::Value(0));
+/// The kernel shall do it. Handlers answer so whenever they can't find what the call is about: the kernel then fails with exactly the error
+/// that the caller expects.
+pub const PASS: Outcome = Ok(Answer::Continue);
+
+impl Request<'_> {
+    /// Who calls.
+    pub fn caller(&self) -> Result<Caller, Errno> {
+        self.shared.processes.caller(self.note.thread)
+    }
+
+    /// An argument.
+    pub fn argument(&self, index: u8) -> u64 {
+        self.note.arguments[usize::from(index)]
+    }
+
+    /// The `index`th of the arguments after those that name the target.
+    pub fn operand(&self, index: u8) -> u64 {
+        self.argument(self.row.first + index)
+    }
+
+    /// The same, of type `int`.
+    pub fn operand_int(&self, index: u8) -> u32 {
+        self.operand(index) as u32
+    }
+
+    /// Reads the caller's memory; all or `EFAULT`.
+    pub fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), Errno> {
+        match notify::read_memory(self.note.thread, address, buffer) {
+            Ok(n) if n == buffer.len() => Ok(()),
+            _ if buffer.is_empty() => Ok(()),
+            _ => Err(Errno::EFAULT),
+        }
+    }
+
+    /// Writes the caller's memory; all or `EFAULT`. Checks before that it is still the caller's.
+    pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.check_alive()?;
+        notify::write_memory(self.note.thread, address, bytes).map_err(|_| Errno::EFAULT)
+    }
+
+    /// Fails if the caller is gone, so that what was read may be another process's. To be called before anything is changed.
+    pub fn check_alive(&self) -> Result<(), Errno> {
+        if self.shared.listener.is_waiting(self.note.id) { Ok(()) } else { Err(Errno::ESRCH) }
+    }
+}

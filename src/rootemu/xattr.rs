@@ -1,0 +1,267 @@
+//! Extended attributes that only real root can set: `security.*` and `trusted.*`, kept as `user.rootling.xattr.` + name.
+//!
+//! Our own attributes are not shown to the step. `security.capability` is kept in its second form, whichever the step writes: the third names
+//! a user namespace that does not exist where the image runs. Files that hold no user attributes take none of these either.
+
+use std::ffi::{CStr, CString};
+
+use nix::errno::Errno;
+use rustix::fs::XattrFlags;
+
+use super::attributes::Attributes;
+use super::credentials::{Credentials, capability};
+use super::paths::{Follow, Located, PathBuffer, locate};
+use super::procfs::errno;
+use super::request::{DONE, Outcome, PASS, Request, Scratch};
+use crate::sys::notify::Answer;
+
+/// What stands before the name of a kept attribute.
+pub const KEPT: &str = "user.rootling.xattr.";
+const CAPABILITY: &[u8] = b"security.capability";
+/// Names of ours that a step neither sees nor sets; overlayfs hides its own.
+const HIDDEN: [&[u8]; 2] = [b"user.containers.override_stat", b"user.rootling."];
+/// XATTR_NAME_MAX, XATTR_SIZE_MAX, XATTR_LIST_MAX (linux/limits.h).
+const NAME_MAX: usize = 255;
+const SIZE_MAX: usize = 65536;
+
+/// What a name means.
+enum Name {
+    /// The kernel's business.
+    Native,
+    /// Kept under another name.
+    Kept(CString),
+    /// Not there.
+    Hidden,
+}
+
+fn classify(name: &[u8]) -> Name {
+    if HIDDEN.iter().any(|hidden| name.starts_with(hidden)) {
+        return Name::Hidden;
+    }
+    if !is_privileged(name) || name.len() > NAME_MAX {
+        return Name::Native;
+    }
+    // A name read up to its NUL has no other.
+    CString::new([KEPT.as_bytes(), name].concat()).map_or(Name::Native, Name::Kept)
+}
+
+fn is_privileged(name: &[u8]) -> bool {
+    name.starts_with(b"security.") || name.starts_with(b"trusted.")
+}
+
+/// A call's name argument; `None` if the kernel should find the error.
+fn name_of(request: &Request<'_>, buffer: &mut PathBuffer, index: u8) -> Option<Name> {
+    buffer.load(request, request.operand(index)).ok()?;
+    Some(classify(buffer.as_bytes()))
+}
+
+/// The arguments of a call on a value.
+struct Value {
+    address: u64,
+    size: usize,
+    flags: u32,
+}
+
+impl Value {
+    fn plain(request: &Request<'_>) -> Self {
+        Self { address: request.operand(1), size: request.operand(2) as usize, flags: request.operand_int(3) }
+    }
+
+    /// `struct xattr_args`: value, size, flags.
+    fn structured(request: &Request<'_>) -> Result<Self, Errno> {
+        let mut bytes = [[0_u8; 8]; 2];
+        request.read(request.operand(1), bytes.as_flattened_mut())?;
+        let [address, rest] = bytes.map(u64::from_le_bytes);
+        Ok(Self { address, size: rest as u32 as usize, flags: (rest >> 32) as u32 })
+    }
+}
+
+/// Answers setxattr.
+pub fn set_call(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
+    set_value(request, scratch, Value::plain(request))
+}
+
+/// Answers setxattrat.
+pub fn set_call_at(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
+    let Ok(value) = Value::structured(request) else { return PASS };
+    set_value(request, scratch, value)
+}
+
+fn set_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outcome {
+    let kept = match name_of(request, &mut scratch.other, 0) {
+        None | Some(Name::Native) => return PASS,
+        Some(Name::Hidden) => return Err(Errno::EPERM),
+        Some(Name::Kept(kept)) => kept,
+    };
+    if value.size > SIZE_MAX {
+        return Err(Errno::E2BIG);
+    }
+    let caller = request.caller()?;
+    may_change(&caller.credentials, scratch.other.as_bytes())?;
+    let Ok(file) = locate(request, &caller, &mut scratch.path) else { return PASS };
+    scratch.bytes.resize(value.size, 0);
+    request.read(value.address, &mut scratch.bytes)?;
+    if scratch.other.as_bytes() == CAPABILITY {
+        second_form(&mut scratch.bytes);
+    }
+    request.check_alive()?;
+    set(&file, &kept, &scratch.bytes, XattrFlags::from_bits_retain(value.flags)).map_err(refused)?;
+    DONE
+}
+
+/// user.* on a symlink is EPERM, which would look like a lack of privilege.
+fn refused(error: Errno) -> Errno {
+    if error == Errno::EPERM { Errno::EOPNOTSUPP } else { error }
+}
+
+fn may_change(credentials: &Credentials, name: &[u8]) -> Result<(), Errno> {
+    let allowed = if name == CAPABILITY { credentials.can(capability::SETFCAP) } else { credentials.uid.filesystem == 0 };
+    if allowed { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// VFS_CAP_REVISION_3 to _2 (linux/capability.h): another revision in the first word, and no user ID at the end.
+fn second_form(value: &mut Vec<u8>) {
+    if value.len() == 24 && value[3] == 3 {
+        value[3] = 2;
+        value.truncate(20);
+    }
+}
+
+/// Answers getxattr.
+pub fn get_call(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
+    get_value(request, scratch, Value::plain(request))
+}
+
+/// Answers getxattrat.
+pub fn get_call_at(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
+    let Ok(value) = Value::structured(request) else { return PASS };
+    get_value(request, scratch, value)
+}
+
+fn get_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outcome {
+    let kept = match name_of(request, &mut scratch.other, 0) {
+        None | Some(Name::Native) => return PASS,
+        Some(Name::Hidden) => None,
+        Some(Name::Kept(kept)) => Some(kept),
+    };
+    let caller = request.caller()?;
+    let Ok(file) = locate(request, &caller, &mut scratch.path) else { return PASS };
+    let Some(kept) = kept else { return Err(Errno::ENODATA) };
+    if scratch.other.as_bytes().starts_with(b"trusted.") && caller.credentials.uid.filesystem != 0 {
+        return Err(Errno::ENODATA);
+    }
+    scratch.bytes.resize(SIZE_MAX, 0);
+    let length = match file.follow {
+        Follow::Yes => rustix::fs::getxattr(file.path, &*kept, &mut scratch.bytes[..]),
+        Follow::No => rustix::fs::lgetxattr(file.path, &*kept, &mut scratch.bytes[..]),
+    }
+    .map_err(errno)?;
+    reply(request, &scratch.bytes[..length], value.address, value.size)
+}
+
+/// Gives bytes to a caller that says how much room it has; none means that it only wants to know how many.
+fn reply(request: &Request<'_>, bytes: &[u8], address: u64, room: usize) -> Outcome {
+    if room != 0 {
+        if bytes.len() > room {
+            return Err(Errno::ERANGE);
+        }
+        request.write(address, bytes)?;
+    }
+    Ok(Answer::Value(bytes.len() as i64))
+}
+
+/// Answers listxattr.
+pub fn list_call(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
+    let Ok(caller) = request.caller() else { return PASS };
+    let Ok(file) = locate(request, &caller, &mut scratch.path) else { return PASS };
+    scratch.bytes.resize(SIZE_MAX, 0);
+    let length = match file.follow {
+        Follow::Yes => rustix::fs::listxattr(file.path, &mut scratch.bytes[..]),
+        Follow::No => rustix::fs::llistxattr(file.path, &mut scratch.bytes[..]),
+    };
+    let Ok(length) = length else { return PASS };
+    let names = shown(&scratch.bytes[..length], caller.credentials.uid.filesystem == 0);
+    reply(request, &names, request.operand(0), request.operand(1) as usize)
+}
+
+/// The list as the step sees it. Attributes of the host's security modules are not the image's.
+fn shown(list: &[u8], root: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(list.len());
+    for name in list.split_inclusive(|&b| b == 0) {
+        match name.strip_prefix(KEPT.as_bytes()) {
+            Some(kept) if root || !kept.starts_with(b"trusted.") => out.extend_from_slice(kept),
+            None if !is_privileged(name) && matches!(classify(name), Name::Native) => out.extend_from_slice(name),
+            _ => {}
+        }
+    }
+    out
+}
+
+/// Answers removexattr.
+pub fn remove_call(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
+    let kept = match name_of(request, &mut scratch.other, 0) {
+        None | Some(Name::Native) => return PASS,
+        Some(Name::Hidden) => return Err(Errno::ENODATA),
+        Some(Name::Kept(kept)) => kept,
+    };
+    let caller = request.caller()?;
+    may_change(&caller.credentials, scratch.other.as_bytes())?;
+    let Ok(file) = locate(request, &caller, &mut scratch.path) else { return PASS };
+    request.check_alive()?;
+    remove(&file, &kept)?;
+    DONE
+}
+
+/// Takes the file's capabilities away, as the kernel does when the owner changes.
+pub fn drop_capability(file: &Located<'_>, attributes: &Attributes) {
+    if attributes.native_type() == libc::S_IFREG {
+        // Nearly always there is none.
+        let _ = remove(file, c"user.rootling.xattr.security.capability");
+    }
+}
+
+/// Sets a native attribute, as the user who may write any file of theirs.
+pub fn set(file: &Located<'_>, name: &CStr, value: &[u8], flags: XattrFlags) -> Result<(), Errno> {
+    match file.follow {
+        Follow::Yes => rustix::fs::setxattr(file.path, name, value, flags),
+        Follow::No => rustix::fs::lsetxattr(file.path, name, value, flags),
+    }
+    .map_err(errno)
+}
+
+/// Removes a native attribute.
+pub fn remove(file: &Located<'_>, name: &CStr) -> Result<(), Errno> {
+    match file.follow {
+        Follow::Yes => rustix::fs::removexattr(file.path, name),
+        Follow::No => rustix::fs::lremovexattr(file.path, name),
+    }
+    .map_err(errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_show_what_was_set() {
+        let list = b"user.a\0user.rootling.xattr.security.capability\0user.containers.override_stat\0security.selinux\0\
+            user.rootling.xattr.trusted.x\0system.posix_acl_access\0";
+        let expected = b"user.a\0security.capability\0trusted.x\0system.posix_acl_access\0";
+        assert_eq!(shown(list, true).escape_ascii().to_string(), expected.escape_ascii().to_string());
+        let expected = b"user.a\0security.capability\0system.posix_acl_access\0";
+        assert_eq!(shown(list, false).escape_ascii().to_string(), expected.escape_ascii().to_string());
+    }
+
+    #[test]
+    fn capabilities_take_the_second_form() {
+        let check = |mut value: Vec<u8>, expected: Vec<u8>| {
+            second_form(&mut value);
+            assert_eq!(value, expected);
+        };
+        let third = [&[1, 0, 0, 3][..], &[7; 16], &[9; 4]].concat();
+        let second = [&[1, 0, 0, 2][..], &[7; 16]].concat();
+        check(third, second.clone());
+        check(second.clone(), second);
+        check(vec![1; 24], vec![1; 24]);
+    }
+}
