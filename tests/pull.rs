@@ -1,6 +1,7 @@
 //! Pulls into a storage directory, from a registry made of a map and of faults.
 
 #[path = "servers/fault.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
 mod fault;
 
 use std::collections::HashMap;

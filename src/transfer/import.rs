@@ -1,7 +1,7 @@
 //! An image of one layer from a rootfs: a tarball, a directory, or programs of this machine.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 

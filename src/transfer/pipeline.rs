@@ -41,9 +41,13 @@ pub(super) fn take_apart(layer: Option<&Path>, produce: impl FnOnce(&mut Feed) -
         let refused = feed.refused;
         drop(feed);
         let inflated = inflating.join().unwrap_or_else(|_| Err(Error::new("decompressing panicked")));
-        let unpacked = unpacking.map_or(Ok(()), |thread| thread.join().unwrap_or_else(|_| Err(Error::new("unpacking panicked"))));
-        // A stage that fails breaks the pipe of the one before it: the last one knows why.
-        let taken = unpacked.and(inflated);
+        let unpacked =
+            unpacking.map_or(Ok(()), |thread| thread.join().unwrap_or_else(|_| Err((Fault::Own, Error::new("unpacking panicked")))));
+        // A stage that fails breaks the pipes on both sides of it: who did not find its pipe broken knows why.
+        let taken = match (unpacked, inflated) {
+            (Err((Fault::Source, _)), Err(error)) | (Err((_, error)), _) => Err(error),
+            (Ok(()), inflated) => inflated,
+        };
         match produced {
             Err(_) if refused && taken.is_err() => taken,
             Err(error) => Err(error),
@@ -122,11 +126,19 @@ fn inflate(compressed: PipeReader, mut tar: Option<PipeWriter>) -> Result<Unpack
     Ok(Unpacked { diff_id: DiffId(hasher.finish()), size })
 }
 
-fn unpack_all(mut tar: PipeReader, layer: &Path) -> Result<()> {
-    unpack(&mut tar, layer, &UnpackOptions::default())?;
+/// Why unpacking failed.
+enum Fault {
+    /// What was read, or where it was written.
+    Own,
+    /// The source gave up.
+    Source,
+}
+
+fn unpack_all(mut tar: PipeReader, layer: &Path) -> Result<(), (Fault, Error)> {
+    let outcome = unpack(&mut tar, layer, &UnpackOptions::default());
     // Padding after the archive's end belongs to the diff ID.
-    io::copy(&mut tar, &mut io::sink()).map_err(|e| from_io(|| "can't read the layer".into(), e))?;
-    Ok(())
+    let drained = io::copy(&mut tar, &mut io::sink()).map_err(|e| from_io(|| "can't read the layer".into(), e));
+    outcome.map(drop).and(drained.map(drop)).map_err(|error| (if tar.is_abandoned() { Fault::Source } else { Fault::Own }, error))
 }
 
 /// Bytes a decompressor refuses are not what they should be, whatever it calls that.
