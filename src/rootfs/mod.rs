@@ -14,9 +14,13 @@
 //!
 //! Symlinks and FIFOs can't hold user xattrs: their overrides are in the record.
 
+mod archive;
+mod chunks;
 pub mod compress;
+mod entry;
 pub mod hash;
 pub mod meta;
+mod native;
 pub mod pack;
 pub mod record;
 pub mod seal;
