@@ -1,114 +1,19 @@
 //! The registry client against a server that misbehaves in every way a real one won't, and against a real one.
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+#[path = "servers/fault.rs"]
+mod fault;
+
+use std::io::Read;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use fault::{Asked, Reply, Server, http};
 
 use rootling::error::{Error, Kind, Result};
 use rootling::oci::{Descriptor, Digest, Reference, media_type};
 use rootling::registry::{Client, Credentials, Login, Patience, RegistriesConf, Settings, TlsVerify};
-
-/// What the server was asked.
-struct Asked {
-    line: String,
-    headers: HashMap<String, String>,
-    /// Connections and requests so far, this one included.
-    number: usize,
-}
-
-impl Asked {
-    fn range(&self) -> usize {
-        self.headers.get("range").and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()).unwrap_or(0)
-    }
-}
-
-/// What it does then.
-enum Reply {
-    /// Sends these bytes and closes.
-    Close(Vec<u8>),
-    /// Sends these bytes and then nothing, for as long as the test runs.
-    Hang(Vec<u8>),
-    /// Sends these bytes, then this one again and again.
-    Endless(Vec<u8>, u8),
-}
-
-/// Status, headers, body.
-fn http(status: &str, headers: &[&str], body: impl AsRef<[u8]>) -> Vec<u8> {
-    let body = body.as_ref();
-    let mut text = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
-    if !headers.iter().any(|h| h.to_lowercase().starts_with("content-length") || h.to_lowercase().starts_with("transfer")) {
-        text += &format!("Content-Length: {}\r\n", body.len());
-    }
-    for header in headers {
-        text += &format!("{header}\r\n");
-    }
-    [format!("{text}\r\n").as_bytes(), body].concat()
-}
-
-struct Server {
-    address: String,
-    log: Arc<Mutex<Vec<String>>>,
-}
-
-impl Server {
-    fn start(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (answer, record) = (Arc::new(answer), log.clone());
-        std::thread::spawn(move || {
-            for connection in listener.incoming().flatten() {
-                let (answer, record) = (answer.clone(), record.clone());
-                std::thread::spawn(move || serve(connection, &*answer, &record));
-            }
-        });
-        Self { address, log }
-    }
-
-    fn reference(&self) -> Reference {
-        format!("{}/some/image:tag", self.address).parse().unwrap()
-    }
-
-    fn requests(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
-    }
-}
-
-fn serve(mut connection: TcpStream, answer: &dyn Fn(&Asked) -> Reply, log: &Mutex<Vec<String>>) {
-    let mut lines = BufReader::new(connection.try_clone().unwrap()).lines().map_while(std::io::Result::ok);
-    let Some(line) = lines.next() else { return };
-    let mut headers = HashMap::new();
-    for header in lines.by_ref().take_while(|l| !l.is_empty()) {
-        if let Some((name, value)) = header.split_once(':') {
-            headers.insert(name.to_lowercase(), value.trim().to_owned());
-        }
-    }
-    let number = {
-        let mut log = log.lock().unwrap();
-        log.push(format!("{line} {}", headers.get("authorization").map_or("-", String::as_str)));
-        log.len()
-    };
-    match answer(&Asked { line, headers, number }) {
-        Reply::Close(bytes) => {
-            let _ = connection.write_all(&bytes);
-            let _ = connection.shutdown(Shutdown::Write);
-            // Closing with unread input would reset the connection and lose what was sent.
-            let _ = connection.read(&mut [0; 1024]);
-        }
-        Reply::Hang(bytes) => {
-            let _ = connection.write_all(&bytes);
-            std::thread::sleep(Duration::from_secs(60));
-        }
-        Reply::Endless(bytes, again) => {
-            let _ = connection.write_all(&bytes);
-            while connection.write_all(&[again; 4096]).is_ok() {}
-        }
-    }
-}
 
 fn settings() -> Settings {
     let patience = Patience {

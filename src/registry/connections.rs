@@ -2,10 +2,10 @@
 //!
 //! Loading the system's CA certificates takes 10 ms and more, so plain HTTP never does it.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use reqwest::Url;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::fault;
+use super::names;
 use super::registries_conf::Security;
 use super::settings::Settings;
 use crate::error::{Error, IoContext as _, Result};
@@ -25,6 +26,8 @@ pub(super) struct Connections {
     provider: Arc<CryptoProvider>,
     roots: OnceLock<Arc<RootCertStore>>,
     made: Mutex<HashMap<Key, reqwest::Client>>,
+    /// Names that only the site's name service knows.
+    names: Mutex<BTreeMap<String, Vec<SocketAddr>>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -33,6 +36,8 @@ struct Key {
     loopback: bool,
     /// `None` for plain HTTP.
     tls: Option<(Security, HostCertificates)>,
+    /// Set if DNS does not know the host.
+    addresses: Option<(String, Vec<SocketAddr>)>,
 }
 
 /// What `certs.d` has for one host; empty for nearly every host, so that they share a client.
@@ -46,7 +51,7 @@ struct HostCertificates {
 impl Connections {
     pub(super) fn new(settings: Arc<Settings>) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        Self { settings, provider, roots: OnceLock::new(), made: Mutex::default() }
+        Self { settings, provider, roots: OnceLock::new(), made: Mutex::default(), names: Mutex::default() }
     }
 
     /// The client for a URL.
@@ -55,7 +60,9 @@ impl Connections {
             "https" => Some((security, self.host_certificates(url)?)),
             _ => None,
         };
-        let key = Key { loopback: url.host_str().is_some_and(is_loopback), tls };
+        let host = url.host_str().unwrap_or_default();
+        let addresses = self.names().get(host).map(|addresses| (host.to_owned(), addresses.clone()));
+        let key = Key { loopback: is_loopback(host), tls, addresses };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = made.get(&key) {
             return Ok(client.clone());
@@ -63,6 +70,20 @@ impl Connections {
         let client = self.make(&key)?;
         made.insert(key, client.clone());
         Ok(client)
+    }
+
+    /// Asks the site's name service for a host that DNS does not know; whether that made a difference.
+    pub(super) fn look_up_elsewhere(&self, url: &Url) -> bool {
+        let host = url.host_str().unwrap_or_default();
+        if self.names().contains_key(host) {
+            return false;
+        }
+        let addresses = names::ask_getent(host);
+        !addresses.is_empty() && self.names().insert(host.to_owned(), addresses).is_none()
+    }
+
+    fn names(&self) -> MutexGuard<'_, BTreeMap<String, Vec<SocketAddr>>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn make(&self, key: &Key) -> Result<reqwest::Client> {
@@ -83,6 +104,10 @@ impl Connections {
             .http1_only();
         // Go's programs, curl users and everybody's scripts expect this machine never to be reached through a proxy.
         let builder = if key.loopback { builder.no_proxy() } else { builder };
+        let builder = match &key.addresses {
+            Some((host, addresses)) => builder.resolve_to_addrs(host, addresses),
+            None => builder,
+        };
         builder.build().map_err(|e| Error::new("can't set up HTTP").cause(e))
     }
 

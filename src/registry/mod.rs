@@ -18,6 +18,7 @@ mod client;
 mod connections;
 mod credentials;
 mod fault;
+mod names;
 mod redirect;
 mod registries_conf;
 mod retry;

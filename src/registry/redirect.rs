@@ -47,9 +47,13 @@ pub(super) async fn send(connections: &Connections, patience: &Patience, request
             hop = hop.header(AUTHORIZATION, authorization);
         }
         let answer = tokio::time::timeout(patience.stall, hop.send()).await;
-        let response = answer
-            .map_err(|_| fault::silent(request.what, &url, patience.stall))?
-            .map_err(|e| fault::of_connection(request.what, &url, e))?;
+        let response = match answer {
+            Err(_) => return Err(fault::silent(request.what, &url, patience.stall)),
+            // The same hop again, with the addresses found.
+            Ok(Err(e)) if e.is_dns() && connections.look_up_elsewhere(&url) => continue,
+            Ok(Err(e)) => return Err(fault::of_connection(request.what, &url, e)),
+            Ok(Ok(response)) => response,
+        };
         let location = response.headers().get(LOCATION).filter(|_| response.status().is_redirection());
         match location {
             Some(location) => url = next_hop(request, &url, location).map_err(Fault::final_error)?,

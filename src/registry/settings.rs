@@ -34,6 +34,8 @@ pub enum TlsVerify {
     /// As `registries.conf` says; verified where it says nothing. Loopback addresses may speak plain HTTP.
     #[default]
     Configured,
+    /// Always verified, and never plain HTTP (`--tls-verify=true`).
+    Always,
     /// Never verified, and plain HTTP is accepted (`--tls-verify=false`).
     Never,
 }

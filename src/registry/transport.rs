@@ -105,7 +105,7 @@ impl Transport {
     async fn attempt(&self, call: &Call<'_>, session: &Session) -> Result<Response, Fault> {
         let security = self.security(call.endpoint);
         let known = *session.scheme.lock().unwrap_or_else(PoisonError::into_inner);
-        let schemes = known.as_ref().map_or_else(|| schemes(&call.endpoint.host, security), std::slice::from_ref);
+        let schemes = known.as_ref().map_or_else(|| self.schemes(&call.endpoint.host, security), std::slice::from_ref);
         let mut first: Option<Fault> = None;
         for scheme in schemes {
             let url = url(scheme, call).map_err(Fault::final_error)?;
@@ -187,9 +187,24 @@ impl Transport {
         Fault { error: fault::of_status(call.what, from, status, &body, login), retry, wrong_scheme }
     }
 
+    /// The ways to talk to a host, best first.
+    ///
+    /// Loopback is plain HTTP first, as nearly all registries there are: it saves loading CA certificates. Docker does it the
+    /// other way round, with the same outcome.
+    fn schemes(&self, host: &str, security: Security) -> &'static [&'static str] {
+        let bare = host.rsplit_once(':').map_or(host, |(bare, port)| if port.ends_with(']') { host } else { bare });
+        match (is_loopback(bare), security) {
+            _ if self.settings.tls == TlsVerify::Always => &["https"],
+            (true, _) => &["http", "https"],
+            (false, Security::Insecure) => &["https", "http"],
+            (false, Security::Verified) => &["https"],
+        }
+    }
+
     fn security(&self, endpoint: &Endpoint) -> Security {
         match self.settings.tls {
             TlsVerify::Never => Security::Insecure,
+            TlsVerify::Always => Security::Verified,
             TlsVerify::Configured => endpoint.security,
         }
     }
@@ -198,19 +213,6 @@ impl Transport {
 /// What a pull needs.
 fn scope(endpoint: &Endpoint) -> String {
     format!("repository:{}:pull", endpoint.repository)
-}
-
-/// The ways to talk to a host, best first.
-///
-/// Loopback is plain HTTP first, as nearly all registries there are: it saves loading CA certificates. Docker does it the other
-/// way round, with the same outcome.
-fn schemes(host: &str, security: Security) -> &'static [&'static str] {
-    let bare = host.rsplit_once(':').map_or(host, |(bare, port)| if port.ends_with(']') { host } else { bare });
-    match (is_loopback(bare), security) {
-        (true, _) => &["http", "https"],
-        (false, Security::Insecure) => &["https", "http"],
-        (false, Security::Verified) => &["https"],
-    }
 }
 
 fn url(scheme: &str, call: &Call<'_>) -> Result<Url> {

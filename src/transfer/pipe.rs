@@ -11,7 +11,10 @@ const DEPTH: usize = 6;
 /// What is written to the one comes out of the other.
 pub(super) fn pipe() -> (PipeWriter, PipeReader) {
     let (sender, receiver) = sync_channel(DEPTH);
-    (PipeWriter { sender, piece: Vec::with_capacity(PIECE) }, PipeReader { receiver, piece: Vec::new(), taken: 0, ended: false })
+    (
+        PipeWriter { sender, piece: Vec::with_capacity(PIECE) },
+        PipeReader { receiver, piece: Vec::new(), taken: 0, ended: false, abandoned: false },
+    )
 }
 
 /// The end to write to. Dropped without [`PipeWriter::finish`], the reader gets an error instead of an end.
@@ -26,6 +29,7 @@ pub(super) struct PipeReader {
     piece: Vec<u8>,
     taken: usize,
     ended: bool,
+    abandoned: bool,
 }
 
 enum Piece {
@@ -64,6 +68,13 @@ impl Write for PipeWriter {
     }
 }
 
+impl PipeReader {
+    /// Whether the writer was dropped before its end: then it knows why, and not who reads.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.abandoned
+    }
+}
+
 impl Read for PipeReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.taken == self.piece.len() && !self.ended {
@@ -74,7 +85,10 @@ impl Read for PipeReader {
                     self.ended = true;
                     self.piece = Vec::new();
                 }
-                Err(_) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the sending thread gave up")),
+                Err(_) => {
+                    self.abandoned = true;
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the sending thread gave up"));
+                }
             }
         }
         let ready = &self.piece[self.taken..];

@@ -60,7 +60,7 @@ fn needs<'data, Elf: FileHeader<Endian = Endianness>, R: ReadRef<'data>>(data: R
             _ => continue,
         };
         let value: u64 = entry.d_val(endian).into();
-        let Some(text) = u32::try_from(value).ok().and_then(|at| strings.get(at.into()).ok()) else { continue };
+        let Some(text) = u32::try_from(value).ok().and_then(|at| strings.get(at).ok()) else { continue };
         if entry.d_tag(endian) == DT_NEEDED {
             target.push(text.to_vec());
         } else {
