@@ -20,7 +20,7 @@ mod step;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::dockerfile::{self, Dockerfile};
+use crate::dockerfile;
 use crate::error::Result;
 use crate::event::Sink;
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Reference, media_type};
@@ -113,12 +113,11 @@ pub fn build(store: &Store, client: &transfer::Client, request: &Request, sink: 
     let mut engine = step::Engine::new(store, client, request, sink, &file, &plan)?;
     let state = engine.execute()?;
     engine.finish()?;
-    finish(store, request, &file, &state)
+    finish(store, request, &state)
 }
 
 /// Writes config, manifest and names.
-fn finish(store: &Store, request: &Request, file: &Dockerfile, state: &State) -> Result<Built> {
-    let _ = file;
+fn finish(store: &Store, request: &Request, state: &State) -> Result<Built> {
     let created = created(store, request, state)?;
     let config = state.image_config(&created).to_bytes();
     let config_digest = store.put_blob(&config)?;

@@ -220,7 +220,6 @@ fn needed_stages(file: &Dockerfile, stages: &[Stage<'_>], target: usize) -> Resu
 fn sources(kind: &Kind) -> Vec<&str> {
     match kind {
         Kind::Copy(copy) => copy.from.as_deref().into_iter().collect(),
-        Kind::Run(run) => run.mounts.iter().filter_map(|mount| mount.mount.from.as_deref()).collect(),
         _ => Vec::new(),
     }
 }

@@ -6,10 +6,11 @@ use std::io::Read;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Stream};
 use crate::oci::ImagePath;
-use crate::rootemu::{EmulationSpec, Mode, Report, User};
+use crate::rootemu::{self, EmulationSpec, Mode, Report, User};
+use crate::rootfs;
 use crate::rootfs::view::View;
 use crate::sandbox::{self, Access, Capabilities, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio};
-use crate::store::{Layer, WorkspaceRoot};
+use crate::store::{CommitOptions, Layer, WorkspaceRoot};
 
 use super::passwd::{Accounts, Identity};
 use super::resolve::{Command, Network};
@@ -42,8 +43,9 @@ pub fn run(engine: &Engine<'_>, state: &State, command: &Command, id: u64) -> Re
         engine.sink.event(Event::Warning(notice));
     }
     check(status.exit, command)?;
-    let overrides = status.emulation.as_ref().map(Report::from_value).transpose()?.unwrap_or_default().overrides();
-    workspace.commit(overrides)
+    let report = status.emulation.as_ref().map(Report::from_value).transpose()?.unwrap_or_default();
+    let overrides = report.overrides().into_iter().filter_map(|(path, owner)| Some((path, layer_override(owner)?))).collect();
+    workspace.commit(&CommitOptions { overrides, newest: engine.request.epoch })
 }
 
 fn spec(
@@ -73,8 +75,10 @@ fn spec(
         mounts.push(file(target, script.text.clone().into_bytes(), 0o755));
     }
     let root = match workspace.root() {
-        WorkspaceRoot::Overlay { lowers, upper, work } => Root::Overlay { lowers, upper, work },
-        WorkspaceRoot::Directory(path) => Root::Directory { path, access: Access::ReadWrite },
+        WorkspaceRoot::Overlay { lowers, upper, work, .. } => {
+            Root::Overlay { lowers: lowers.clone(), upper: upper.clone(), work: work.clone() }
+        }
+        WorkspaceRoot::Directory(path) => Root::Directory { path: path.clone(), access: Access::ReadWrite },
     };
     let emulation = emulation(engine.request.emulation, identity, view)?;
     let environment = environment.iter().map(|(name, value)| format!("{name}={value}").into()).collect();
@@ -98,6 +102,15 @@ fn spec(
     })
 }
 
+/// The emulation's override as layers keep it; both have the text form of the extended attribute.
+fn layer_override(owner: rootemu::Override) -> Option<rootfs::meta::Override> {
+    owner.to_string().parse().ok()
+}
+
+fn emulated_override(owner: &rootfs::meta::Override) -> Option<rootemu::Override> {
+    rootemu::Override::parse(owner.to_string().as_bytes())
+}
+
 /// Root emulation for a user of a stack; `None` without emulation.
 pub fn emulation(mode: Mode, identity: &Identity, view: &View) -> Result<Option<serde_json::Value>> {
     if mode == Mode::None {
@@ -109,7 +122,7 @@ pub fn emulation(mode: Mode, identity: &Identity, view: &View) -> Result<Option<
     for (index, layer) in view.layers().iter().enumerate() {
         for (path, owner) in &layer.record.overrides {
             if view.lookup(path)?.is_some_and(|node| node.layer == index) {
-                spec = spec.with_owners([(path, *owner)]);
+                spec = spec.with_owners(emulated_override(owner).map(|owner| (path, owner)));
             }
         }
     }

@@ -6,7 +6,7 @@ use super::environment::Environment;
 use super::{Format, render};
 use crate::error::Result;
 use crate::oci::{Digest, Platform};
-use crate::sandbox::{self, Feature};
+use crate::sandbox::{self, Check, Feature};
 use crate::store::{StepRecord, Store, WorkspaceKind};
 
 #[derive(clap::Args)]
@@ -22,13 +22,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let workspace = if probe.works(Feature::Overlay) { "overlay" } else { "copy" };
     match arguments.format {
         Format::Json => {
-            let findings: Vec<_> = probe
-                .findings
-                .iter()
-                .map(
-                    |finding| json!({ "name": finding.name, "works": finding.works(), "detail": finding.detail, "remedy": finding.remedy }),
-                )
-                .collect();
+            let findings: Vec<_> = probe.checks.iter().map(json_of).collect();
             let info = json!({
                 "version": env!("CARGO_PKG_VERSION"),
                 "platform": Platform::host().to_string(),
@@ -42,23 +36,21 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
             render::result(&format!("storage    {}", environment.storage()?.display()));
             render::result(&format!("platform   {}", Platform::host()));
             render::result(&format!("workspace  {workspace}"));
-            let rows: Vec<Vec<String>> = probe
-                .findings
-                .iter()
-                .map(|finding| {
-                    let remedy = if finding.remedy.is_empty() { String::new() } else { format!("; {}", finding.remedy) };
-                    vec![
-                        finding.name.to_owned(),
-                        if finding.works() { "yes" } else { "no" }.to_owned(),
-                        format!("{}{remedy}", finding.detail),
-                    ]
-                })
-                .collect();
+            let rows: Vec<Vec<String>> = probe.checks.iter().map(cells).collect();
             render::result("");
             render::result(&render::table(&["REQUIREMENT", "WORKS", "DETAIL"], &rows));
         }
     }
     Ok(())
+}
+
+fn json_of(check: &Check) -> serde_json::Value {
+    json!({ "name": name(check.feature), "works": check.works.is_ok(), "reason": check.works.as_ref().err(), "remedy": check.remedy })
+}
+
+fn cells(check: &Check) -> Vec<String> {
+    let detail: Vec<&str> = check.works.as_ref().err().into_iter().chain(&check.remedy).map(String::as_str).collect();
+    vec![name(check.feature).to_owned(), if check.works.is_ok() { "yes" } else { "no" }.to_owned(), detail.join("; ")]
 }
 
 fn name(feature: Feature) -> &'static str {
