@@ -239,6 +239,9 @@ fn header(entry: &ParsedEntry<'_>, sparse: Option<(Vec<(u64, u64)>, u64)>) -> Re
     let name = entry.path.to_vec();
     let bad = |what: &str| Malformed(format!("its entry {} {what}", quote(&name)));
     let device = (entry.dev_major.unwrap_or(0), entry.dev_minor.unwrap_or(0));
+    if device.0 >= 1 << 12 || device.1 >= 1 << 20 {
+        return Err(bad("has an impossible device number"));
+    }
     let target = || entry.link_target.as_deref().unwrap_or_default().to_vec();
     let (kind, body) = match entry.entry_type {
         EntryType::Regular | EntryType::Continuous | EntryType::GnuSparse if name.ends_with(b"/") => (Kind::Directory, Body::Plain),

@@ -101,6 +101,22 @@ pub(super) struct ChunkReader {
     ended: bool,
 }
 
+impl ChunkReader {
+    /// Writes everything to the end.
+    pub fn copy_to(&mut self, out: &mut impl Write) -> io::Result<()> {
+        loop {
+            let n = match self.fill_buf()? {
+                [] => return Ok(()),
+                chunk => {
+                    out.write_all(chunk)?;
+                    chunk.len()
+                }
+            };
+            self.consume(n);
+        }
+    }
+}
+
 impl BufRead for ChunkReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at == self.current.len() && !self.ended {

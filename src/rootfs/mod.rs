@@ -25,6 +25,7 @@ pub mod pack;
 pub mod record;
 pub mod seal;
 pub mod snapshot;
+mod tar_writer;
 pub mod tree;
 pub mod unpack;
 pub mod view;

@@ -141,6 +141,19 @@ pub fn unlink(dir: impl AsFd, name: impl rustix::path::Arg) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
 }
 
+/// Appends up to `limit` bytes, at most what `buffer` has room for, by one read; 0 at the end of the file.
+pub fn read_append(file: impl AsFd, buffer: &mut Vec<u8>, limit: usize) -> io::Result<usize> {
+    let start = buffer.len();
+    let read = loop {
+        match rustix::io::read(&file, rustix::buffer::spare_capacity(buffer)) {
+            Err(rustix::io::Errno::INTR) => {}
+            read => break read?,
+        }
+    };
+    buffer.truncate(start + limit);
+    Ok(read.min(limit))
+}
+
 /// Stats an entry of a directory.
 pub fn stat_at(dir: impl AsFd, name: impl rustix::path::Arg) -> io::Result<FileStat> {
     Ok(file_stat(&rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
@@ -204,6 +217,12 @@ impl DirEntry {
     /// The type, if the file system told.
     pub fn file_type(&self) -> FileType {
         FileType::from_raw_mode(self.type_bits)
+    }
+
+    /// The same name with the type that `stat` found.
+    #[must_use]
+    pub fn with_type(&self, file_type: FileType) -> Self {
+        Self { name: self.name.clone(), type_bits: type_bits(file_type) }
     }
 }
 

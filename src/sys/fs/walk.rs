@@ -82,6 +82,11 @@ impl Walk {
         Ok(())
     }
 
+    /// Entries of the current directory that the walk has not met yet.
+    pub fn siblings(&self) -> impl Iterator<Item = &DirEntry> {
+        self.frames.last().into_iter().flat_map(|frame| frame.rest.as_slice())
+    }
+
     /// The directory that holds the current entry, or that is being left.
     pub fn dir(&self) -> BorrowedFd<'_> {
         let dir = self.frames.last().and_then(|frame| frame.dir.as_ref());
