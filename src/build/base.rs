@@ -28,7 +28,7 @@ pub fn find(
         return Ok(image);
     }
     let reference: Reference = name.parse()?;
-    let options = transfer::PullOptions { platform: platform.clone(), ..request.pull.clone() };
+    let options = transfer::PullOptions { platform: platform.clone() };
     match transfer::pull(store, client, &reference, &options, sink) {
         Ok(record) => store.load_image(&record),
         // With --pull a local image is still better than none when it was never in a registry.
@@ -49,8 +49,7 @@ fn local(store: &Store, name: &str) -> Result<Option<Image>> {
 }
 
 fn with_near_names(store: &Store, name: &str, stages: &[String], error: Error) -> Error {
-    let local: Vec<String> =
-        store.images().unwrap_or_default().iter().map(|record| record.reference.familiar()).collect();
+    let local: Vec<String> = store.images().unwrap_or_default().iter().map(|record| record.reference.familiar()).collect();
     let short: Vec<&str> = local.iter().map(|name| name.strip_suffix(":latest").unwrap_or(name)).collect();
     match nearest(name, stages.iter().map(String::as_str).chain(short)) {
         Some(near) if near != name => error.hint(format!("did you mean {}?", quote(near))),

@@ -152,7 +152,8 @@ impl Copier<'_, '_> {
     fn destination(&self) -> Result<ImagePath> {
         let path = &self.request.destination.path;
         let followed = self.writer.view().resolve(path, Follow::Last)?;
-        if self.request.destination.directory || self.writer.view().lookup(&followed)?.is_some_and(|node| node.meta.kind == Kind::Directory) {
+        if self.request.destination.directory || self.writer.view().lookup(&followed)?.is_some_and(|node| node.meta.kind == Kind::Directory)
+        {
             return Ok(followed);
         }
         self.writer.view().resolve(path, Follow::Parents)

@@ -9,7 +9,9 @@ use crate::oci::ImagePath;
 use crate::rootemu::{self, EmulationSpec, Mode, Report, User};
 use crate::rootfs;
 use crate::rootfs::view::View;
-use crate::sandbox::{self, Access, Capabilities, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio};
+use crate::sandbox::{
+    self, Access, Capabilities, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio,
+};
 use crate::store::{CommitOptions, Layer, WorkspaceRoot};
 
 use super::passwd::{Accounts, Identity};

@@ -70,7 +70,7 @@ impl Source<'_> {
             let mut next = Vec::new();
             for directory in found {
                 let directory = self.view.resolve(&directory, Follow::Last)?;
-                if !self.view.lookup(&directory)?.is_some_and(|node| node.meta.kind == meta::Kind::Directory) {
+                if self.view.lookup(&directory)?.is_none_or(|node| node.meta.kind != meta::Kind::Directory) {
                     continue;
                 }
                 let names = self.view.read_dir(&directory)?.into_iter().filter_map(|node| node.path.name().map(<[u8]>::to_vec));

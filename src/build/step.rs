@@ -85,9 +85,8 @@ impl<'a> Engine<'a> {
     }
 
     fn stage(&mut self, stage: &Stage<'_>) -> Result<State> {
-        let triggers;
         let (mut state, onbuild) = self.timed(stage, 1, stage.from, |engine| engine.base(stage))?;
-        triggers = self.triggers(stage, &onbuild)?;
+        let triggers = self.triggers(stage, &onbuild)?;
         let total = 1 + triggers.len() + stage.instructions.len();
         let all = triggers.iter().flat_map(|file| file.instructions.iter()).chain(stage.instructions.iter().copied());
         for (position, instruction) in all.enumerate() {
@@ -256,7 +255,7 @@ impl<'a> Engine<'a> {
             None => self.image(from, stage)?.config.rootfs.diff_ids,
         };
         let view = View::new(self.store.stack(&stack)?);
-        let source = Source { view: &view, ignore: None, name: format!("{}", crate::error::quote(from)) };
+        let source = Source { view: &view, ignore: None, name: crate::error::quote(from) };
         let selection = source.select(&copy.sources)?;
         let digest = self.content_of_image(&stack, &view, &selection, &copy.sources)?;
         Ok((Some(view), selection, digest))
@@ -306,7 +305,6 @@ impl<'a> Engine<'a> {
         }
         Ok(Some(Made { layer: record.layer.map(state_layer), created: record.created, outcome: Outcome::Cached }))
     }
-
 }
 
 /// How the manifest names a layer made here: uncompressed, since nobody asked for its compressed form yet.

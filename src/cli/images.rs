@@ -30,7 +30,9 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         let id = wanted.strip_prefix("sha256:").unwrap_or(wanted);
         images.retain(|image| {
             let name = image.reference.familiar();
-            name.starts_with(wanted.as_str()) || image.reference.to_string().starts_with(wanted.as_str()) || image.config.hex().starts_with(id)
+            name.starts_with(wanted.as_str())
+                || image.reference.to_string().starts_with(wanted.as_str())
+                || image.config.hex().starts_with(id)
         });
     }
     // Newest first.

@@ -18,7 +18,7 @@ pub struct Arguments {
 
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let store = environment.store()?;
-    let probe = sandbox::probe(&store.path());
+    let probe = sandbox::probe(store.path());
     let workspace = if probe.works(Feature::Overlay) { "overlay" } else { "copy" };
     match arguments.format {
         Format::Json => {

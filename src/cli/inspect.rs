@@ -32,12 +32,8 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     for name in &arguments.images {
         let image = store.load_image(&store.find_image(name)?)?;
         match arguments.format {
-            View::Config => {
-                render::result(&String::from_utf8_lossy(&store.read_blob(&image.manifest.config.digest, DOCUMENT_LIMIT)?))
-            }
-            View::Manifest => {
-                render::result(&String::from_utf8_lossy(&store.read_blob(&image.record.manifest.digest, DOCUMENT_LIMIT)?))
-            }
+            View::Config => render::result(&String::from_utf8_lossy(&store.read_blob(&image.manifest.config.digest, DOCUMENT_LIMIT)?)),
+            View::Manifest => render::result(&String::from_utf8_lossy(&store.read_blob(&image.record.manifest.digest, DOCUMENT_LIMIT)?)),
             View::Json => {
                 let named = store.images()?.into_iter().filter(|record| record.manifest.digest == image.record.manifest.digest);
                 let names: Vec<String> = named.map(|record| record.reference.to_string()).collect();

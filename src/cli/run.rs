@@ -13,7 +13,9 @@ use crate::oci::{Config, ImagePath};
 use crate::rootemu;
 use crate::rootfs::record::Record;
 use crate::rootfs::view::{Follow, LayerDir, View};
-use crate::sandbox::{self, Access, Capabilities, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio, Stream};
+use crate::sandbox::{
+    self, Access, Capabilities, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio, Stream,
+};
 use crate::store::{Store, WorkspaceKind};
 
 #[derive(clap::Args)]
