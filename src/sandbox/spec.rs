@@ -84,6 +84,16 @@ pub enum Root {
     },
 }
 
+impl Root {
+    /// How many layers it has.
+    pub(super) fn layers(&self) -> usize {
+        match self {
+            Self::Overlay { lowers, .. } | Self::ReadOnly { lowers } | Self::Scratch { lowers, .. } => lowers.len(),
+            Self::Directory { .. } => 1,
+        }
+    }
+}
+
 /// Whether something may be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Access {
