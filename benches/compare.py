@@ -290,7 +290,9 @@ def make_image(directory):
     chance = random.Random(20)
     words = b" ".join(bytes(chance.choices(b"etaoinshrdlucmfwypvbgk", k=chance.randint(2, 9))) for _ in range(4000))
     layers = [make_layer(directory, chance, words, n) for n in range(LAYERS)]
+    # ch-image insists on a history.
     config = put_blob(directory, json.dumps({"architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"]},
+                                             "history": [{"created_by": f"layer {n}"} for n in range(LAYERS)],
                                              "rootfs": {"type": "layers", "diff_ids": [d for _, d in layers]}}).encode())
     oci = "application/vnd.oci.image."
     manifest = put_blob(directory, json.dumps({
