@@ -67,8 +67,6 @@ pub struct Request {
     pub proxies: BTreeMap<String, String>,
     /// `SOURCE_DATE_EPOCH` in seconds: the time of all that is made.
     pub epoch: Option<i64>,
-    /// How to pull.
-    pub pull: transfer::PullOptions,
 }
 
 /// Whether old results answer for steps.

@@ -108,7 +108,6 @@ fn request(arguments: &Arguments, environment: &Environment, store: &crate::stor
         workspace: super::info::workspace(store, environment)?,
         proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         epoch: epoch(environment)?,
-        pull: arguments.registry.pull_options(arguments.platform.as_ref()),
     })
 }
 

@@ -10,6 +10,7 @@ use super::filter::{self, Moves};
 use super::spec::{EmulationSpec, Mode};
 use super::supervisor;
 use crate::error::{Error, Kind, Result};
+use crate::sandbox::{Emulator, Supervision};
 use crate::sys::notify::{Answer, Listener};
 use crate::sys::seccomp::{self, Abi};
 
@@ -59,6 +60,16 @@ impl Emulation {
     pub fn supervise(&self, spec: &Value, listener: OwnedFd, upper: Option<OwnedFd>) -> Result<Value> {
         let report = supervisor::supervise(&EmulationSpec::from_value(spec)?, listener, upper)?;
         serde_json::to_value(report).map_err(|e| Error::new("can't write the report of the root emulation").cause(e))
+    }
+}
+
+impl Emulator for Emulation {
+    fn install(&self, spec: &Value) -> Result<Option<OwnedFd>> {
+        self.install(spec)
+    }
+
+    fn supervise(&self, spec: &Value, listener: OwnedFd, context: Supervision) -> Result<Value> {
+        self.supervise(spec, listener, context.upper)
     }
 }
 
