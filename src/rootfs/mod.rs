@@ -18,6 +18,7 @@ mod archive;
 mod chunks;
 pub mod compress;
 mod entry;
+mod gzip;
 pub mod hash;
 pub mod meta;
 mod native;
