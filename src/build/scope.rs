@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::oci::Platform;
 
-/// ARG and ENV in the order they were set; a later one of the same name replaces the earlier, whichever kind it is (as in BuildKit).
+/// ARG and ENV; a variable that ENV set is not changed by ARG (Dockerfile reference, "Using ARG variables").
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
     variables: BTreeMap<String, String>,
@@ -36,7 +36,10 @@ impl Scope {
         if !self.arguments.iter().any(|n| n == name) {
             self.arguments.push(name.into());
         }
-        if let Some(value) = value {
+        let set_by_env = self.variables.contains_key(name) && !self.temporary.contains(name);
+        if let Some(value) = value
+            && !set_by_env
+        {
             self.variables.insert(name.into(), value.into());
             self.temporary.insert(name.into());
         }
@@ -79,13 +82,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_setting_wins() {
+    fn env_beats_arg() {
         let mut scope = Scope::of_image(&["A=image".into()]);
         scope.set_arg("A", Some("arg"));
-        assert_eq!(scope.get("A"), Some("arg"));
+        assert_eq!(scope.get("A"), Some("image"));
         scope.set_env("A", "env");
         scope.set_arg("B", None);
-        assert_eq!(scope.get("A"), Some("env"));
-        assert_eq!(scope.arguments().collect::<Vec<_>>(), [("A", "env"), ("B", "")]);
+        scope.set_arg("C", Some("1"));
+        scope.set_arg("C", Some("2"));
+        assert_eq!(scope.arguments().collect::<Vec<_>>(), [("A", "env"), ("B", ""), ("C", "2")]);
     }
 }

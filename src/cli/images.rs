@@ -70,6 +70,7 @@ fn name(image: &ImageRecord) -> (String, String) {
 fn json_of(image: &ImageRecord) -> serde_json::Value {
     let (repository, tag) = name(image);
     json!({
+        "reference": image.reference.to_string(),
         "repository": repository,
         "tag": tag,
         "id": image.config,
