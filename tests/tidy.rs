@@ -429,7 +429,7 @@ fn blanking() {
     check("a /* { /* x */ */ b", &format!("a {} b", " ".repeat(15)));
     check("f(\"}\\\"\") + 1", "f(     ) + 1");
     check("r#\"a\"b\"# x", &format!("{} x", " ".repeat(8)));
-    check("('{', '\\'', 'a)", "(   ,     , 'a)");
+    check("('{', '\\'', 'a)", "(   ,     ,  a)");
     check("fn f<'a>(x: &'a str) {}", "fn f< a>(x: & a str) {}");
     check("for_r\"x\"", "for_r   ");
     assert_eq!(heads("{error::{Error, Result}, oci, store::layout};"), ["error", "oci", "store"]);
