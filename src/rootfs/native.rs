@@ -27,8 +27,8 @@ pub(super) struct NativeTree {
     layer: PathBuf,
     root: Arc<OwnedFd>,
     open: HashMap<Box<[u8]>, Arc<OwnedFd>>,
-    /// Grows with what the tree can't say natively.
-    pub record: Record,
+    /// Grows with what the tree can't say natively; shared with a view while nothing is written.
+    pub record: Arc<Record>,
     /// Directories' times, set at the end since every new entry changes them.
     times: BTreeMap<ImagePath, Mtime>,
     umask: Option<u32>,
@@ -60,7 +60,7 @@ impl NativeTree {
             layer: layer.to_owned(),
             root: Arc::new(root),
             open: HashMap::new(),
-            record: Record::default(),
+            record: Arc::default(),
             times: BTreeMap::new(),
             umask: fs::umask(),
             copier: Copier::default(),
@@ -68,9 +68,9 @@ impl NativeTree {
         })
     }
 
-    /// The root directory.
-    pub fn root(&self) -> &Arc<OwnedFd> {
-        &self.root
+    /// The record, to be changed.
+    pub fn record_mut(&mut self) -> &mut Record {
+        Arc::make_mut(&mut self.record)
     }
 
     /// Opens a directory; `None` if it or one above it is missing or no directory.
@@ -159,8 +159,8 @@ impl NativeTree {
                 xattr::remove(Target::Fd(dir.as_fd()), &name).map_err(|e| trouble("change", path.as_bytes(), e))?;
             }
         }
-        self.record.overrides.remove(path);
-        self.record.implicit.remove(path);
+        self.record_mut().overrides.remove(path);
+        self.record_mut().implicit.remove(path);
         self.set_xattrs(Target::Fd(dir.as_fd()), path, meta)?;
         fs::set_mode(&*dir, meta.native_mode()).map_err(|e| trouble("set the mode of", path.as_bytes(), e))?;
         self.times.insert(path.clone(), meta.mtime);
@@ -188,7 +188,7 @@ impl NativeTree {
         let replaced = self.stat(path)?.is_some();
         self.put_dir(path, &Meta::new(Kind::Directory, 0o755))?;
         if !replaced {
-            self.record.implicit.insert(path.clone());
+            self.record_mut().implicit.insert(path.clone());
         }
         Ok(())
     }
@@ -197,7 +197,7 @@ impl NativeTree {
     pub fn put_implicit_root(&mut self) -> Result<()> {
         let root = ImagePath::root();
         self.put_dir(&root, &Meta::new(Kind::Directory, 0o755))?;
-        self.record.implicit.insert(root);
+        self.record_mut().implicit.insert(root);
         Ok(())
     }
 
@@ -241,7 +241,7 @@ impl NativeTree {
     /// What can't hold xattrs has its override in the record.
     fn finish_other(&mut self, path: &ImagePath, meta: &Meta) -> Result<()> {
         if let Some(over) = meta.needed_override() {
-            self.record.overrides.insert(path.clone(), over);
+            self.record_mut().overrides.insert(path.clone(), over);
         }
         self.lost_xattrs += meta.xattrs.len() as u64;
         let (dir, name) = self.site(path)?;
@@ -257,7 +257,7 @@ impl NativeTree {
         let (from, from_name) = self.site(target)?;
         self.make(path, |dir, name| fs::make_link(&*from, from_name, dir, name))?;
         if let Some(over) = self.record.overrides.get(target).copied() {
-            self.record.overrides.insert(path.clone(), over);
+            self.record_mut().overrides.insert(path.clone(), over);
         }
         Ok(true)
     }
@@ -271,7 +271,7 @@ impl NativeTree {
         }
         if self.stat(path)?.is_some_and(|stat| stat.is_dir()) {
             self.mark_opaque(path)?;
-            self.record.implicit.remove(path);
+            self.record_mut().implicit.remove(path);
         }
         Ok(())
     }
@@ -280,7 +280,7 @@ impl NativeTree {
     pub fn mark_opaque(&mut self, path: &ImagePath) -> Result<()> {
         let dir = self.dir(path)?.ok_or_else(|| Error::new(format!("{} is no directory", quote(path.as_bytes()))))?;
         match xattr::set(Target::Fd(dir.as_fd()), OPAQUE_XATTR.as_bytes(), b"y") {
-            Err(e) if xattr::is_unsupported(&e) => drop(self.record.opaque.insert(path.clone())),
+            Err(e) if xattr::is_unsupported(&e) => drop(self.record_mut().opaque.insert(path.clone())),
             set => set.map_err(|e| trouble("mark", path.as_bytes(), e))?,
         }
         Ok(())
@@ -297,7 +297,7 @@ impl NativeTree {
                 self.times.remove(&path);
             }
         }
-        self.record.forget(path);
+        self.record_mut().forget(path);
         remove_tree(dir.as_fd(), name).map_err(|e| trouble("remove", path.as_bytes(), e))
     }
 
@@ -315,7 +315,7 @@ impl NativeTree {
     fn set_xattrs(&mut self, target: Target<'_>, path: &ImagePath, meta: &Meta) -> Result<()> {
         if let Some(over) = meta.needed_override() {
             match xattr::set(target, OVERRIDE_XATTR.as_bytes(), over.to_string().as_bytes()) {
-                Err(e) if xattr::is_unsupported(&e) => drop(self.record.overrides.insert(path.clone(), over)),
+                Err(e) if xattr::is_unsupported(&e) => drop(self.record_mut().overrides.insert(path.clone(), over)),
                 set => set.map_err(|e| trouble("record the owner of", path.as_bytes(), e))?,
             }
         }
@@ -343,7 +343,7 @@ impl NativeTree {
 
 /// What is known of a tree when it is done.
 pub(super) struct Finished {
-    pub record: Record,
+    pub record: Arc<Record>,
     pub lost_xattrs: u64,
 }
 

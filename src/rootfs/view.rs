@@ -4,7 +4,7 @@
 //! opaque directory or something that is no directory lies between. Unlike overlayfs, a directory takes its metadata from
 //! the topmost layer where it is not implicit. Layers must not change, except through a [`super::writer::LayerWriter`] on top.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -64,7 +64,7 @@ pub struct View {
     layers: Vec<LayerDir>,
     roots: Vec<Arc<OnceLock<OwnedFd>>>,
     /// For directories met so far: the layers that have a part in them, topmost first; none if there is no such directory.
-    merged: Arc<Mutex<HashMap<ImagePath, Arc<[usize]>>>>,
+    merged: Arc<Mutex<BTreeMap<ImagePath, Arc<[usize]>>>>,
 }
 
 /// The first of a name's appearances in the layers, topmost first.
@@ -180,12 +180,18 @@ impl View {
 
     /// Forgets what was found out about a path and all below it, since a layer changed there.
     pub(super) fn forget(&self, path: &ImagePath) {
-        self.cache().retain(|known, _| !known.starts_with(path));
+        let mut cache = self.cache();
+        let below: Vec<_> = cache.range(path..).map(|(known, _)| known).take_while(|known| known.starts_with(path)).cloned().collect();
+        for known in below {
+            cache.remove(&known);
+        }
     }
 
-    /// The topmost layer's record, to be changed by who writes that layer.
-    pub(super) fn top_record(&mut self) -> Option<&mut Record> {
-        self.layers.last_mut().map(|layer| Arc::make_mut(&mut layer.record))
+    /// Gives the topmost layer another record, which whoever writes that layer has changed.
+    pub(super) fn set_top_record(&mut self, record: Arc<Record>) {
+        if let Some(layer) = self.layers.last_mut() {
+            layer.record = record;
+        }
     }
 
     fn root(&self, layer: usize) -> Result<BorrowedFd<'_>> {
@@ -206,7 +212,7 @@ impl View {
         fs::read_link(self.root(layer)?, path.as_relative()).map_err(|e| trouble("read", path, e))
     }
 
-    fn cache(&self) -> MutexGuard<'_, HashMap<ImagePath, Arc<[usize]>>> {
+    fn cache(&self) -> MutexGuard<'_, BTreeMap<ImagePath, Arc<[usize]>>> {
         self.merged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
