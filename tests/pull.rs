@@ -286,7 +286,7 @@ fn images_that_contradict_themselves() {
         ),
         (
             Box::new(move |p| {
-                let tar = layer().2[..700].to_vec();
+                let tar = gzip_layer(&[("a", &"x".repeat(1000))]).2[..700].to_vec();
                 p.image(&[(media_type::OCI_LAYER_GZIP, gzip(&tar), tar)], Some("tag"));
             }),
             &["layer 1/1"],
