@@ -45,6 +45,7 @@ fn worker() {
     let (Some(dir), Some(job)) = (std::env::var_os(DIRECTORY), std::env::var_os(JOB)) else { return };
     match job.to_str().unwrap() {
         "chaos" => chaos(Path::new(&dir)),
+        "check" => check_after(Path::new(&dir)),
         name => once(Path::new(&dir), name),
     }
 }
