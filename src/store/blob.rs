@@ -234,3 +234,86 @@ impl Read for BlobReader {
         Err(error.at(Place::Path(self.path.clone())).hint("remove the file, then pull or build the image again").into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing;
+    use super::*;
+
+    #[test]
+    fn only_whole_blobs_appear() {
+        let (_dir, store) = testing::store();
+        let digest = Digest::of("content");
+        for (bytes, size, expected) in [
+            ("conten", None, Some("did not arrive as announced: the 6 bytes that came have digest")),
+            ("content", Some(6), Some("did not arrive as announced: expected 6 bytes, got 7")),
+            ("content", Some(7), None),
+        ] {
+            let mut writer = store.blob_writer().unwrap();
+            writer.write_all(bytes.as_bytes()).unwrap();
+            assert_eq!(store.has_blob(&digest).unwrap(), None);
+            match (writer.commit(&digest, size), expected) {
+                (Ok(()), None) => {}
+                (Err(e), Some(text)) => assert!(e.kind() == Kind::Corrupt && e.to_string().contains(text), "{e}"),
+                (result, _) => panic!("{result:?} for {bytes:?}"),
+            }
+            assert!(testing::names(&store, "tmp").is_empty());
+        }
+        assert_eq!(store.has_blob(&digest).unwrap(), Some(7));
+        assert_eq!(store.read_blob(&digest, 7).unwrap(), b"content");
+        assert!(store.read_blob(&digest, 6).is_err());
+        assert_eq!(store.blob_reader(&Digest::of("absent")).err().unwrap().kind(), Kind::NotFound);
+    }
+
+    #[test]
+    fn downloads_resume() {
+        let (_dir, store) = testing::store();
+        let digest = Digest::of("0123456789");
+        let mut first = store.partial(&digest).unwrap();
+        first.write_all(b"01234").unwrap();
+        let other = store.partial(&digest).unwrap();
+        assert_eq!(other.written(), 0, "someone else's is not touched");
+        drop((first, other));
+        let mut second = store.partial(&digest).unwrap();
+        assert_eq!(second.written(), 5);
+        let mut before = String::new();
+        second.reader().unwrap().read_to_string(&mut before).unwrap();
+        assert_eq!(before, "01234");
+        second.write_all(b"56789").unwrap();
+        second.commit(&digest, Some(10)).unwrap();
+        assert_eq!(store.read_blob(&digest, 10).unwrap(), b"0123456789");
+        assert!(testing::names(&store, "tmp").is_empty());
+    }
+
+    #[test]
+    fn wrong_downloads_start_over() {
+        let (_dir, store) = testing::store();
+        let digest = Digest::of("right");
+        for round in 0..2 {
+            let mut writer = store.partial(&digest).unwrap();
+            assert_eq!(writer.written(), 0, "round {round}");
+            writer.write_all(b"wrong").unwrap();
+            assert!(writer.commit(&digest, None).is_err());
+        }
+        let mut writer = store.partial(&digest).unwrap();
+        writer.write_all(b"wrong").unwrap();
+        writer.restart().unwrap();
+        writer.write_all(b"right").unwrap();
+        writer.commit(&digest, Some(5)).unwrap();
+        assert_eq!(store.read_blob(&digest, 5).unwrap(), b"right");
+    }
+
+    #[test]
+    fn damage_is_found_and_can_be_mended() {
+        let (_dir, store) = testing::store();
+        let digest = store.put_blob(b"content").unwrap();
+        for damage in ["", "contenT", "content and more"] {
+            std::fs::write(store.layout().blob(&digest), damage).unwrap();
+            let error = store.read_blob(&digest, 100).unwrap_err();
+            assert!(error.kind() == Kind::Corrupt && error.place().is_some(), "{error:?}");
+        }
+        store.discard_blob(&digest).unwrap();
+        store.put_blob(b"content").unwrap();
+        assert_eq!(store.read_blob(&digest, 100).unwrap(), b"content");
+    }
+}

@@ -95,3 +95,62 @@ fn check_empty(root: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Store;
+    use super::*;
+
+    #[test]
+    fn refuses_what_is_not_ours() {
+        type Prepare = fn(&Path) -> io::Result<()>;
+        let cases: [(Prepare, Kind, &str); 5] = [
+            (|d| fs::write(d.join("version"), "2\n"), Kind::Unsupported, "was made by a newer version"),
+            (|d| fs::write(d.join("version"), ""), Kind::Corrupt, "does not say its format"),
+            (|d| fs::write(d.join("version"), "0"), Kind::Corrupt, "does not say its format"),
+            (|d| fs::write(d.join("thesis.tex"), ""), Kind::Input, "is not a storage directory"),
+            (|d| fs::create_dir(d.join("tmp")), Kind::Input, "is not a storage directory"),
+        ];
+        for (prepare, kind, expected) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            prepare(dir.path()).unwrap();
+            let before = fs::read_dir(dir.path()).unwrap().count();
+            let error = Store::open(dir.path()).unwrap_err();
+            assert!(error.kind() == kind && error.what().contains(expected) && !error.hints().is_empty(), "{error:?}");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), before, "touched");
+        }
+    }
+
+    #[test]
+    fn another_users_is_refused() {
+        // Root's own directory, seen by an ordinary user; or the other way round nothing to see.
+        if rustix::process::geteuid().is_root() {
+            return;
+        }
+        assert_eq!(Store::open(Path::new("/")).unwrap_err().kind(), Kind::Denied);
+    }
+
+    #[test]
+    fn makes_one_where_there_is_nothing_or_half_of_one() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, prepare) in
+            [("absent", ""), ("empty", "empty"), ("mounted", "mounted/lost+found"), ("killed", "killed/version.1-x"), ("a/b/c", "")]
+        {
+            let root = dir.path().join(name);
+            fs::create_dir_all(dir.path().join(prepare)).unwrap();
+            assert!(Store::open_existing(&root).unwrap().is_none());
+            Store::open(&root).unwrap();
+            assert_eq!(fs::read_to_string(root.join("version")).unwrap(), "1\n");
+            assert!(Store::open_existing(&root).unwrap().is_some());
+            if prepare.is_empty() {
+                assert_eq!(fs::metadata(&root).unwrap().mode() & 0o777, 0o700);
+            }
+        }
+        // Killed after the version and some directories.
+        let root = dir.path().join("absent");
+        fs::remove_dir(root.join("tmp")).unwrap();
+        fs::remove_dir(root.join("trees")).unwrap();
+        Store::open(&root).unwrap();
+        assert!(root.join("trees").is_dir() && root.join("tmp").is_dir());
+    }
+}

@@ -313,3 +313,103 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(directory).doing("read directory", directory)?;
     entries.map(|entry| Ok(entry.doing("read directory", directory)?.path())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::testing::{self, image, layer, names};
+    use super::super::{Layer, StepRecord};
+    use super::*;
+
+    const ALL: PruneOptions = PruneOptions { steps: Keep::Nothing, trees: Keep::Nothing, action: Action::Remove };
+
+    fn step(store: &Store, key: &str, layer: &Layer) {
+        let record = StepRecord { layers: vec![layer.diff_id], blobs: Vec::new(), value: key.into() };
+        store.step_put(&Digest::of(key), &record).unwrap();
+    }
+
+    /// A new store in the same directory, with no leases.
+    fn again(store: Store) -> Store {
+        let path = store.path().to_owned();
+        drop(store);
+        Store::open(&path).unwrap()
+    }
+
+    #[test]
+    fn takes_what_nothing_needs() {
+        let (_dir, store) = testing::store();
+        let (used, cached, garbage) = (layer(&store, "used"), layer(&store, "cached"), layer(&store, "garbage"));
+        let app = image(&store, "app", &[&used]);
+        step(&store, "step", &cached);
+        store.put_blob(b"garbage").unwrap();
+        let kept = store.put_blob(b"compressed form").unwrap();
+        store.remember_layer_blob(&used.diff_id, &Descriptor::new("x", kept, 15)).unwrap();
+        let store = again(store);
+
+        let options = PruneOptions { steps: Keep::All, trees: Keep::All, action: Action::Estimate };
+        let estimate = store.prune(&options).unwrap();
+        assert_eq!((estimate.layers.count, estimate.blobs.count, estimate.steps.count), (1, 1, 0), "{estimate:?}");
+        assert_eq!(names(&store, "layers").len(), 3);
+
+        let report = store.prune(&PruneOptions { action: Action::Remove, ..options }).unwrap();
+        assert_eq!(report, estimate);
+        assert!(report.freed() > 0 && !garbage.dir.exists() && cached.dir.exists());
+
+        let report = store.prune(&PruneOptions { steps: Keep::UsedWithin(Duration::from_secs(60)), ..ALL }).unwrap();
+        assert_eq!((report.steps.count, report.layers.count), (0, 0));
+        let report = store.prune(&ALL).unwrap();
+        assert_eq!((report.steps.count, report.layers.count, report.blobs.count), (1, 1, 0));
+        assert!(store.load_image(&app).is_ok() && store.layer(&used.diff_id).unwrap().is_some());
+        assert!(store.has_blob(&kept).unwrap().is_some());
+
+        store.remove_image(&app.reference).unwrap();
+        let store = again(store);
+        store.prune(&ALL).unwrap();
+        for directory in ["layers", "blobs/sha256", "cache/steps", "cache/blobs", "tmp"] {
+            assert!(names(&store, directory).is_empty(), "{directory}");
+        }
+    }
+
+    #[test]
+    fn leaves_what_is_in_use() {
+        let (_dir, store) = testing::store();
+        let made = layer(&store, "made");
+        let blob = store.put_blob(b"blob").unwrap();
+        // Of this very store, and of another.
+        for pruner in [store.clone(), Store::open(store.path()).unwrap()] {
+            assert_eq!(pruner.prune(&ALL).unwrap(), PruneReport { in_use: 2, ..PruneReport::default() });
+        }
+        assert!(made.dir.exists() && store.has_blob(&blob).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_damaged_image_record_stops_it() {
+        let (_dir, store) = testing::store();
+        let garbage = layer(&store, "garbage");
+        step(&store, "step", &garbage);
+        let bad = store.layout().image(&"bad".parse().unwrap());
+        fs::write(&bad, "{").unwrap();
+        let store = again(store);
+        let error = store.prune(&ALL).unwrap_err();
+        assert!(error.what().starts_with("can't prune") && !error.hints().is_empty(), "{error:?}");
+        assert!(garbage.dir.exists() && names(&store, "cache/steps").len() == 1);
+        fs::remove_file(&bad).unwrap();
+        store.prune(&ALL).unwrap();
+        assert!(!garbage.dir.exists());
+    }
+
+    #[test]
+    fn takes_abandoned_downloads_and_locks() {
+        let (_dir, store) = testing::store();
+        let (idle, busy) = (Digest::of("idle"), Digest::of("busy"));
+        drop(store.partial(&idle).unwrap());
+        let writer = store.partial(&busy).unwrap();
+        fs::write(store.layout().lock("step", &idle), "node-1-2").unwrap();
+        let held = store.lock(super::super::Work::Step(&busy)).unwrap();
+        store.prune(&ALL).unwrap();
+        assert_eq!(names(&store, "tmp"), [format!("partial-{}", busy.hex())]);
+        assert_eq!(names(&store, "locks"), ["live".to_owned(), format!("step-{}", busy.hex())]);
+        drop((writer, held));
+    }
+}

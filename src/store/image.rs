@@ -136,8 +136,9 @@ impl Store {
 
     /// Names an image whose manifest, config and layers are here; whatever had the name before loses it.
     ///
-    /// `index`: the index the manifest was chosen from. Brings everything to the disk first ([`Store::sync`]), then the record
-    /// appears; when this fails, what had the name still has it. Does nothing if the name says so already.
+    /// `index`: the index the manifest was chosen from. What can't be checked after a power cut is brought to the disk first
+    /// (see `sync`), then the record appears; when this fails, what had the name still has it. Does nothing if the name says so
+    /// already.
     pub fn put_image(&self, reference: &Reference, manifest: &Descriptor, index: Option<&Digest>) -> Result<ImageRecord> {
         let (document, config) = self.documents(manifest)?;
         if let Some(index) = index {
@@ -168,7 +169,7 @@ impl Store {
         let path = self.layout().image(reference);
         let mut unfinished = self.prepare_json(&record)?;
         self.made_something();
-        self.sync()?;
+        self.sync_for(&record.layers)?;
         unfinished.place(&path).doing("write", &path)?;
         Ok(record)
     }
@@ -217,7 +218,12 @@ impl ImageRecord {
 }
 
 fn load(path: &Path) -> Result<Option<ImageRecord>> {
-    record::read_json(path, "an image record", || remedy(path))
+    match record::read(path)? {
+        // A power cut came before the content reached the disk: the image never got its name.
+        Some(bytes) if bytes.iter().all(|byte| *byte == 0) => Ok(None),
+        Some(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| damaged(path, &e.to_string())),
+        None => Ok(None),
+    }
 }
 
 fn damaged(path: &Path, why: &str) -> Error {
@@ -259,5 +265,126 @@ mod as_text {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Reference, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::{Arc, Mutex};
+
+    use super::super::testing::{self, image, layer};
+    use super::*;
+    use crate::event::Sink;
+
+    #[derive(Default)]
+    struct Warnings(Mutex<Vec<String>>);
+
+    impl Sink for Warnings {
+        fn event(&self, event: Event<'_>) {
+            if let Event::Warning(text) = event {
+                self.0.lock().unwrap().push(text.to_owned());
+            }
+        }
+    }
+
+    #[test]
+    fn finds_what_a_user_means() {
+        let (_dir, store) = testing::store();
+        let app = image(&store, "app", &[&layer(&store, "a")]);
+        let other = image(&store, "localhost:5000/team/app:1.0", &[]);
+        let tagged = store.put_image(&"copy:v2".parse().unwrap(), &app.manifest, None).unwrap();
+        let (id, other_id) = (app.config.hex(), other.config.to_string());
+        for (text, expected) in [
+            ("app", Ok(&app)),
+            ("docker.io/library/app:latest", Ok(&app)),
+            ("copy:v2", Ok(&tagged)),
+            ("localhost:5000/team/app:1.0", Ok(&other)),
+            (&format!("app@{}", app.manifest.digest), Ok(&app)),
+            (&format!("copy@{}", app.manifest.digest), Ok(&tagged)),
+            (&other_id, Ok(&other)),
+            (&other_id["sha256:".len()..][..20], Ok(&other)),
+            (&format!("app@{}", Digest::of("x")), Err("no image")),
+            ("ap", Err("no image")),
+            ("app:1", Err("no image")),
+            ("", Err("no image")),
+            ("../../etc/passwd", Err("no image")),
+        ] {
+            match (store.find_image(text), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(&found, expected, "{text}"),
+                (Err(e), Err(expected)) => assert!(e.what().contains(expected) && !e.hints().is_empty(), "{text}: {e}"),
+                (result, _) => panic!("{text}: {result:?}"),
+            }
+        }
+        // One image under two names is no ambiguity.
+        assert_eq!(store.find_image(&id[..32]).unwrap().config, app.config);
+        assert_eq!(store.find_image("sha256:").unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(store.find_image("ap:latest").unwrap_err().hints(), ["did you mean `app:latest`?"]);
+    }
+
+    #[test]
+    fn a_name_for_an_image_that_lacks_something_is_refused() {
+        let (_dir, store) = testing::store();
+        let base = layer(&store, "a");
+        let app = image(&store, "app", &[&base]);
+        fs::remove_dir_all(&base.dir).unwrap();
+        let fresh = Store::open(store.path()).unwrap();
+        let name: Reference = "copy".parse().unwrap();
+        assert_eq!(fresh.put_image(&name, &app.manifest, None).unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(fresh.image(&name).unwrap(), None);
+        assert!(testing::names(&store, "tmp").is_empty());
+    }
+
+    #[test]
+    fn naming_again_writes_nothing() {
+        use std::os::unix::fs::MetadataExt as _;
+        let (_dir, store) = testing::store();
+        let app = image(&store, "app", &[&layer(&store, "a")]);
+        let inode = || fs::metadata(store.layout().image(&app.reference)).unwrap().ino();
+        let before = inode();
+        let again = Store::open(store.path()).unwrap();
+        assert_eq!(again.put_image(&app.reference, &app.manifest, None).unwrap(), app);
+        assert_eq!(inode(), before);
+        let other = image(&store, "other", &[]);
+        again.put_image(&app.reference, &other.manifest, None).unwrap();
+        assert_eq!(store.image(&app.reference).unwrap().unwrap().config, other.config);
+    }
+
+    #[test]
+    fn a_damaged_record_spoils_only_itself() {
+        let (_dir, store) = testing::store();
+        let warnings = Arc::new(Warnings::default());
+        let store = Store::open_with(store.path(), warnings.clone()).unwrap();
+        let good = image(&store, "good", &[]);
+        let bad: Reference = "bad".parse().unwrap();
+        let path = store.layout().image(&bad);
+        let of_another = serde_json::to_string(&good).unwrap();
+        assert!(store.image(&bad).unwrap().is_none());
+        fs::write(&path, "").unwrap();
+        assert!(store.image(&bad).unwrap().is_none(), "it never came to the disk");
+        for garbage in ["{", "[1]", "{\"reference\":\"B\"}", &of_another] {
+            fs::write(&path, garbage).unwrap();
+            let error = store.image(&bad).unwrap_err();
+            assert!(error.kind() == Kind::Corrupt && error.place() == Some(&Place::Path(path.clone())), "{error:?}");
+            assert!(error.hints()[0].starts_with("remove `"), "{error:?}");
+            assert_eq!(store.find_image("good").unwrap(), good);
+        }
+        fs::write(&path, "{").unwrap();
+        assert_eq!(store.images().unwrap(), std::slice::from_ref(&good));
+        assert!(warnings.0.lock().unwrap().iter().any(|w| w.contains("bad+latest.json")), "{:?}", warnings.0);
+        // Both remedies work.
+        assert!(store.remove_image(&bad).unwrap() && !store.remove_image(&bad).unwrap());
+        fs::write(&path, "{").unwrap();
+        assert_eq!(store.put_image(&bad, &good.manifest, None).unwrap().config, good.config);
+    }
+
+    #[test]
+    fn reads_where_nothing_can_be_written() {
+        let (_dir, store) = testing::store();
+        let app = image(&store, "app", &[&layer(&store, "a")]);
+        let reader = Store::open_existing(store.path()).unwrap().unwrap();
+        assert_eq!(reader.images().unwrap(), std::slice::from_ref(&app));
+        assert_eq!(reader.load_image(&app).unwrap().config.author.as_deref(), Some("app"));
+        assert!(reader.layer(&app.layers[0]).unwrap().is_some());
     }
 }

@@ -3,10 +3,11 @@
 //! `layer.json` is written into the draft last, so a layer directory without a readable one is damaged. What else it says:
 //!
 //! ```text
-//! {"diff_id": "sha256:…", "size": 10240, "boot": "…"}
+//! {"diff_id": "sha256:…", "size": 10240, "origin": "packed", "boot": "…"}
 //! ```
 //!
-//! `size` is that of the uncompressed tar. `boot` is there until the layer is known to be on the disk (see `sync`).
+//! `size` is that of the uncompressed tar. `origin` says who made that. `boot` is there until the layer is known to be on the disk
+//! (see `sync`).
 
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::Store;
 use super::lease::Kind as Lease;
 use super::record;
-use super::sync::this_boot;
+use super::sync::{Origin, this_boot};
 use super::unfinished::Unfinished;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::{Descriptor, DiffId, Hasher};
@@ -47,6 +48,7 @@ pub struct Draft {
 struct LayerFile {
     diff_id: DiffId,
     size: u64,
+    origin: Origin,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     boot: Option<String>,
 }
@@ -130,29 +132,30 @@ impl Store {
 
     /// What a layer directory says about itself, if that can be believed.
     fn trusted(&self, diff_id: &DiffId, dir: &Path) -> Result<Option<LayerFile>> {
-        let path = dir.join(LAYER_FILE);
-        let boot = match LayerFile::load(&path)? {
-            Some(file) if file.diff_id == *diff_id && file.boot.is_none() => return Ok(Some(file)),
-            Some(file) if file.diff_id == *diff_id => file.boot,
-            _ if record::open(dir)?.is_none() => return Ok(None),
-            _ => None,
-        };
-        let size = match boot {
-            Some(boot) if boot == this_boot() => None,
-            // Made before a power cut, perhaps: only its content can tell.
-            _ => match pack(dir) {
-                Ok((packed, size)) if packed == *diff_id => Some(size),
-                _ => return Ok(None),
-            },
-        };
-        self.uses_marked_layer(*diff_id);
-        match size {
-            None => LayerFile::load(&path),
-            Some(size) => {
-                let file = LayerFile { diff_id: *diff_id, size, boot: Some(this_boot().to_owned()) };
-                self.write_json(&path, &file)?;
+        let file = LayerFile::load(&dir.join(LAYER_FILE))?.filter(|file| file.diff_id == *diff_id);
+        match file {
+            Some(LayerFile { boot: None, .. }) => Ok(file),
+            Some(LayerFile { boot: Some(ref boot), origin, .. }) if boot == this_boot() => {
+                self.uses_marked_layer(*diff_id, origin);
+                Ok(file)
+            }
+            Some(LayerFile { origin: Origin::Unpacked, .. }) => Ok(None),
+            None if record::open(dir)?.is_none() => Ok(None),
+            // Of before a power cut, perhaps, or damaged: only its content can tell.
+            _ => self.check_layer(diff_id, dir),
+        }
+    }
+
+    /// Makes the tar again; if it is the right one, the layer needs no mark any more.
+    fn check_layer(&self, diff_id: &DiffId, dir: &Path) -> Result<Option<LayerFile>> {
+        match pack(dir) {
+            Ok((packed, size)) if packed == *diff_id => {
+                let file = LayerFile { diff_id: packed, size, origin: Origin::Packed, boot: None };
+                // On a storage that can't be written it is checked every time.
+                let _ = self.write_json(&dir.join(LAYER_FILE), &file);
                 Ok(Some(file))
             }
+            _ => Ok(None),
         }
     }
 
@@ -178,8 +181,18 @@ impl Draft {
     /// Makes it a layer, whose diff ID and tar size the caller knows from having read the tar.
     ///
     /// If the layer is there by now, made by someone else, that one is returned and this one dropped.
-    pub fn commit(mut self, diff_id: DiffId, size: u64) -> Result<Layer> {
-        let file = LayerFile { diff_id, size, boot: Some(this_boot().to_owned()) };
+    pub fn commit(self, diff_id: DiffId, size: u64) -> Result<Layer> {
+        self.put(LayerFile { diff_id, size, origin: Origin::Unpacked, boot: Some(this_boot().to_owned()) })
+    }
+
+    /// Makes it a layer, its diff ID being the digest of its tar.
+    pub fn commit_packed(self) -> Result<Layer> {
+        let (diff_id, size) = pack(self.path())?;
+        self.put(LayerFile { diff_id, size, origin: Origin::Packed, boot: Some(this_boot().to_owned()) })
+    }
+
+    fn put(mut self, file: LayerFile) -> Result<Layer> {
+        let (diff_id, origin) = (file.diff_id, file.origin);
         let bytes = serde_json::to_vec(&file).expect("a layer file has only string keys");
         let path = self.path().join(LAYER_FILE);
         std::fs::write(&path, bytes).doing("write", &path)?;
@@ -201,14 +214,8 @@ impl Draft {
                 _ => drop(damaged),
             }
         }
-        store.uses_marked_layer(diff_id);
+        store.uses_marked_layer(diff_id, origin);
         store.remember(file, place)
-    }
-
-    /// Makes it a layer, its diff ID being the digest of its tar.
-    pub fn commit_packed(self) -> Result<Layer> {
-        let (diff_id, size) = pack(self.path())?;
-        self.commit(diff_id, size)
     }
 }
 
@@ -224,4 +231,126 @@ fn pack(dir: &Path) -> Result<(DiffId, u64)> {
     let mut hasher = Hasher::new();
     let packed = pack_layer(&LayerDir::open(dir)?, &mut hasher)?;
     Ok((DiffId(hasher.finish()), packed.bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::{Store, testing};
+    use super::*;
+
+    /// What another process would see.
+    fn seen(store: &Store, layer: &Layer) -> Option<Layer> {
+        Store::open(store.path()).unwrap().layer(&layer.diff_id).unwrap()
+    }
+
+    #[test]
+    fn the_loser_of_a_race_gets_the_winners() {
+        let (_dir, store) = testing::store();
+        let winner = testing::layer(&store, "a");
+        let other = Store::open(store.path()).unwrap();
+        let loser = testing::layer(&other, "a");
+        assert_eq!((winner.diff_id, winner.dir, winner.size), (loser.diff_id, loser.dir, loser.size));
+        assert!(testing::names(&store, "tmp").is_empty());
+    }
+
+    #[test]
+    fn a_dropped_draft_is_gone() {
+        let (_dir, store) = testing::store();
+        let draft = store.draft().unwrap();
+        fs::create_dir(draft.path().join("fs")).unwrap();
+        drop(draft);
+        assert!(testing::names(&store, "tmp").is_empty() && testing::names(&store, "layers").is_empty());
+    }
+
+    #[test]
+    fn damaged_layers_are_absent_and_replaced() {
+        let (_dir, store) = testing::store();
+        type Damage = fn(&Path);
+        // The last two stand for a power cut before the sync: the mark is another boot's.
+        let mark = |dir: &Path, boot: &str| {
+            let path = dir.join(LAYER_FILE);
+            let file = LayerFile { boot: Some(boot.into()), ..LayerFile::load(&path).unwrap().unwrap() };
+            fs::write(path, serde_json::to_vec(&file).unwrap()).unwrap();
+        };
+        let cases: [(Damage, bool, bool); 4] = [
+            (|dir| fs::remove_dir_all(dir.join("fs")).unwrap(), true, false),
+            (|dir| fs::write(dir.join("fs/a"), "").unwrap(), false, false),
+            (|dir| fs::write(dir.join(LAYER_FILE), "").unwrap(), false, true),
+            (|_| {}, true, true),
+        ];
+        for (damage, foreign_mark, there) in cases {
+            let layer = testing::layer(&Store::open(store.path()).unwrap(), "a");
+            if foreign_mark {
+                mark(&layer.dir, "another boot");
+            } else {
+                fs::write(layer.dir.join(LAYER_FILE), "{").unwrap();
+            }
+            damage(&layer.dir);
+            assert_eq!(seen(&store, &layer).is_some(), there);
+            let again = testing::layer(&Store::open(store.path()).unwrap(), "a");
+            assert_eq!(fs::read_to_string(again.dir.join("fs/a")).unwrap(), "a");
+            assert!(seen(&store, &again).is_some() && testing::names(&store, "tmp").is_empty());
+        }
+    }
+
+    #[test]
+    fn an_unpacked_layer_of_another_boot_is_not_trusted() {
+        let (_dir, store) = testing::store();
+        let packed = testing::layer(&store, "a");
+        for (boot, there) in [(None, true), (Some(this_boot()), true), (Some("another boot"), false)] {
+            let file = LayerFile { diff_id: packed.diff_id, size: 1, origin: Origin::Unpacked, boot: boot.map(str::to_owned) };
+            fs::write(packed.dir.join(LAYER_FILE), serde_json::to_vec(&file).unwrap()).unwrap();
+            assert_eq!(seen(&store, &packed).is_some(), there, "{boot:?}");
+        }
+    }
+
+    #[test]
+    fn naming_an_image_takes_the_marks_of_unpacked_layers() {
+        let (_dir, store) = testing::store();
+        let built = testing::layer(&store, "built");
+        let draft = store.draft().unwrap();
+        fs::create_dir(draft.path().join("fs")).unwrap();
+        let pulled = draft.commit(DiffId(crate::oci::Digest::of("someone's tar")), 13).unwrap();
+        let marked = |layer: &Layer| LayerFile::load(&layer.dir.join(LAYER_FILE)).unwrap().unwrap().boot.is_some();
+        testing::image(&store, "built", &[&built]);
+        assert!(marked(&built) && marked(&pulled));
+        testing::image(&store, "pulled", &[&pulled]);
+        assert!(!marked(&pulled));
+    }
+
+    #[test]
+    fn the_mark_goes_with_the_sync() {
+        let (_dir, store) = testing::store();
+        let layer = testing::layer(&store, "a");
+        let boot = || LayerFile::load(&layer.dir.join(LAYER_FILE)).unwrap().unwrap().boot;
+        assert_eq!(boot().as_deref(), Some(this_boot()));
+        // Who only uses it vouches for it as well.
+        let user = Store::open(store.path()).unwrap();
+        user.layer(&layer.diff_id).unwrap().unwrap();
+        user.sync().unwrap();
+        assert_eq!(boot(), None);
+    }
+
+    #[test]
+    fn compressed_forms_are_remembered_while_they_are_here() {
+        let (_dir, store) = testing::store();
+        let layer = testing::layer(&store, "a");
+        let blob = Descriptor::new("x", store.put_blob(b"packed").unwrap(), 6);
+        let absent = Descriptor::new("x", crate::oci::Digest::of("absent"), 6);
+        for descriptor in [&blob, &absent, &blob] {
+            store.remember_layer_blob(&layer.diff_id, descriptor).unwrap();
+        }
+        assert_eq!(store.layer_blobs(&layer.diff_id).unwrap(), [blob]);
+    }
+
+    #[test]
+    fn a_missing_layer_is_named() {
+        let (_dir, store) = testing::store();
+        let layer = testing::layer(&store, "a");
+        let absent = DiffId(crate::oci::Digest::of("absent"));
+        let error = store.stack(&[layer.diff_id, absent]).unwrap_err();
+        assert!(error.kind() == Kind::NotFound && error.what().contains(&absent.to_string()), "{error}");
+    }
 }

@@ -11,8 +11,7 @@
 //!   which [`Store::prune`] takes.
 //! * Whatever a store has handed out stays until the store is dropped, whoever prunes meanwhile (`lease`).
 //! * After a power cut nothing half-written is taken for whole: blobs are read through their digest, and layers say whether
-//!   they are known to be on the disk (`layer`). [`Store::put_image`] brings all an image needs to the disk with one `syncfs`
-//!   before its record appears; nothing else waits for the disk.
+//!   they are known to be on the disk (`sync`). Building waits for the disk nowhere, pulling once.
 //! * An unreadable record spoils only itself.
 
 mod blob;
@@ -31,6 +30,11 @@ mod sync;
 mod tree;
 mod unfinished;
 mod workspace;
+
+#[cfg(test)]
+mod stress;
+#[cfg(test)]
+mod testing;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -161,6 +161,7 @@ fn start_time(pid: u32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Store, testing};
     use super::*;
 
     #[test]
@@ -171,5 +172,28 @@ mod tests {
         assert!(!this.is_gone());
         assert!(Process { start: this.start + 1, ..this.clone() }.is_gone());
         assert!(!Process { host: "elsewhere".into(), start: 0, ..this }.is_gone(), "another host's can't be judged");
+    }
+
+    #[test]
+    fn sweeps_only_what_the_dead_left() {
+        let (_dir, store) = testing::store();
+        let tmp = store.layout().tmp();
+        let mine = store.draft().unwrap();
+        let gone = format!("{}-9", Process { start: 1, ..Process::current() });
+        for name in [format!("{gone}-0.blob"), format!("{gone}-1.draft"), "notes.txt".into()] {
+            std::fs::write(tmp.join(name), "x").unwrap();
+        }
+        let partial = store.layout().partial(&Digest::of("x"));
+        std::fs::write(&partial, "x").unwrap();
+        let again = Store::open(store.path()).unwrap();
+        assert!(mine.path().exists() && partial.exists() && tmp.join("notes.txt").exists());
+        assert_eq!(std::fs::read_dir(&tmp).unwrap().count(), 3);
+        // As a process killed between: its store is gone, its entries are not.
+        let path = mine.path().to_owned();
+        std::mem::forget(mine);
+        drop(again);
+        // The forgotten draft still holds its store, so its owner lives.
+        drop(Store::open(store.path()).unwrap());
+        assert!(path.exists());
     }
 }

@@ -5,11 +5,10 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::Store;
 use super::unfinished::Unfinished;
-use crate::error::{Error, IoContext, Kind, Place, Result};
+use crate::error::{Error, IoContext, Result};
 
 /// Opens a file for reading; `None` if it does not exist.
 ///
@@ -44,19 +43,6 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Reads a record; `None` if it does not exist, an error naming the file if it is garbage. `what` it is, `remedy` as a hint.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path, what: &str, remedy: impl FnOnce() -> String) -> Result<Option<T>> {
-    let Some(bytes) = read(path)? else { return Ok(None) };
-    let garbage = |why: String| {
-        Error::with_kind(Kind::Corrupt, format!("{what} is damaged")).at(Place::Path(path.to_owned())).cause(why).hint(remedy())
-    };
-    match serde_json::from_slice(&bytes) {
-        Ok(value) => Ok(Some(value)),
-        Err(_) if bytes.is_empty() => Err(garbage("the file is empty".into())),
-        Err(e) => Err(garbage(e.to_string())),
-    }
-}
-
 impl Store {
     /// Writes a record beside its place; the caller places it.
     pub(super) fn prepare_json(&self, value: &impl Serialize) -> Result<Unfinished> {
@@ -71,25 +57,5 @@ impl Store {
     /// Replaces a record.
     pub(super) fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<()> {
         self.prepare_json(value)?.place(path).doing("write", path)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn garbage_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x.json");
-        let read = || read_json::<Vec<u32>>(&path, "the list", || "remove it".into());
-        assert!(read().unwrap().is_none());
-        for (content, expected) in [("", "the list is damaged: the file is empty"), ("[1", "the list is damaged: EOF")] {
-            std::fs::write(&path, content).unwrap();
-            let error = read().unwrap_err();
-            assert!(error.to_string().starts_with(expected), "{error}");
-            assert_eq!(error.place(), Some(&Place::Path(path.clone())));
-            assert_eq!(error.hints(), ["remove it"]);
-        }
     }
 }

@@ -17,7 +17,11 @@ const DEPTH: usize = 64;
 ///
 /// Returns the disk space freed in bytes. After an error, what is left can be removed by calling again.
 pub(super) fn remove_tree(path: &Path) -> Result<u64> {
-    remove(path).doing("remove", path)
+    match remove(path) {
+        // Another is removing it, too.
+        Err(Errno::NOENT) => Ok(0),
+        other => other.doing("remove", path),
+    }
 }
 
 /// Disk space a file or tree takes, in bytes; hard links count once each, since a layer holds all of its links.
@@ -33,10 +37,7 @@ pub(super) fn disk_usage(path: &Path) -> u64 {
 }
 
 fn remove(path: &Path) -> Result<u64, Errno> {
-    let stat = match statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => return Ok(0),
-        other => other?,
-    };
+    let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
     if !is_directory(&stat) {
         unlinkat(CWD, path, AtFlags::empty())?;
         return Ok(freed(&stat));

@@ -68,3 +68,47 @@ fn touch(path: &Path) {
         let _ = std::fs::File::open(path).and_then(|file| file.set_modified(now));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing;
+    use super::*;
+
+    #[test]
+    fn a_record_is_whole_or_none() {
+        let (_dir, store) = testing::store();
+        let layer = testing::layer(&store, "a");
+        let blob = store.put_blob(b"b").unwrap();
+        let absent = Digest::of("absent");
+        for (layers, blobs, there) in [
+            (vec![layer.diff_id], vec![blob], true),
+            (vec![layer.diff_id, DiffId(absent)], vec![], false),
+            (vec![], vec![absent], false),
+            (vec![], vec![], true),
+        ] {
+            let key = Digest::of("key");
+            let step = StepRecord { layers, blobs, value: serde_json::json!({"env": ["A=1"]}) };
+            store.step_put(&key, &step).unwrap();
+            assert_eq!(store.step_get(&key).unwrap(), there.then_some(step));
+        }
+        for garbage in ["", "{", "[]", "\0\0\0"] {
+            std::fs::write(store.layout().step(&Digest::of("bad")), garbage).unwrap();
+            assert_eq!(store.step_get(&Digest::of("bad")).unwrap(), None, "{garbage:?}");
+        }
+    }
+
+    #[test]
+    fn use_is_noted_once_a_day() {
+        let (_dir, store) = testing::store();
+        let (key, path) = (Digest::of("key"), store.layout().step(&Digest::of("key")));
+        let step = StepRecord { layers: Vec::new(), blobs: Vec::new(), value: Value::Null };
+        store.step_put(&key, &step).unwrap();
+        let now = SystemTime::now();
+        for (age, noted) in [(Duration::from_secs(3600), false), (Duration::from_secs(25 * 3600), true)] {
+            std::fs::File::open(&path).unwrap().set_modified(now - age).unwrap();
+            store.step_get(&key).unwrap().unwrap();
+            let used = std::fs::metadata(&path).unwrap().modified().unwrap();
+            assert_eq!(used > now - age, noted);
+        }
+    }
+}

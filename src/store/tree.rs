@@ -82,3 +82,52 @@ fn is_plain(root: &Path) -> Result<bool> {
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::testing::{self, layer, names};
+    use super::*;
+
+    #[test]
+    fn one_plain_layer_is_its_own_tree() {
+        let (_dir, store) = testing::store();
+        let a = layer(&store, "a");
+        for _ in 0..2 {
+            let tree = store.tree(&[a.diff_id]).unwrap();
+            assert_eq!(fs::canonicalize(&tree).unwrap(), fs::canonicalize(&a.layer_dir.fs).unwrap());
+        }
+        assert!(names(&store, "tmp").is_empty());
+    }
+
+    #[test]
+    fn a_tree_shares_no_file_with_its_layers() {
+        let (_dir, store) = testing::store();
+        let (a, b) = (layer(&store, "a"), layer(&store, "b"));
+        let tree = store.tree(&[a.diff_id, b.diff_id]).unwrap();
+        assert_eq!(fs::read_to_string(tree.join("a")).unwrap(), "a");
+        fs::write(tree.join("a"), "changed").unwrap();
+        assert_eq!(fs::read_to_string(a.layer_dir.fs.join("a")).unwrap(), "a");
+        assert_eq!(store.tree(&[a.diff_id, b.diff_id]).unwrap(), tree);
+        assert!(names(&store, "tmp").is_empty() && names(&store, "locks") == ["live"]);
+    }
+
+    #[test]
+    fn nothing_has_an_empty_tree() {
+        let (_dir, store) = testing::store();
+        assert_eq!(fs::read_dir(store.tree(&[]).unwrap()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_lone_layer_with_whiteouts_is_no_tree() {
+        let (_dir, store) = testing::store();
+        let draft = store.draft().unwrap();
+        fs::create_dir_all(draft.path().join("fs/etc")).unwrap();
+        let gone = draft.path().join("fs/etc/gone");
+        rustix::fs::mknodat(rustix::fs::CWD, &gone, rustix::fs::FileType::CharacterDevice, 0o600.into(), 0).unwrap();
+        let layer = draft.commit_packed().unwrap();
+        let tree = store.tree(&[layer.diff_id]).unwrap();
+        assert!(tree.join("etc").is_dir() && !tree.join("etc/gone").exists());
+    }
+}

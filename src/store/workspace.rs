@@ -236,3 +236,120 @@ fn copy_attributes(from: &Path, to: &Path) -> Result<()> {
     let directory = std::fs::File::open(to).doing("open", to)?;
     directory.set_modified(modified).doing("set times of", to)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::testing::{self, layer, names};
+    use super::*;
+    use crate::rootfs::record::Record;
+
+    const KINDS: [WorkspaceKind; 2] = [WorkspaceKind::Overlay, WorkspaceKind::Copy];
+
+    /// Where a step would write; for an overlay that is where a mount would put it.
+    fn writable(workspace: &Workspace) -> PathBuf {
+        match workspace.root() {
+            WorkspaceRoot::Overlay { upper, .. } => upper.clone(),
+            WorkspaceRoot::Directory(root) => root.clone(),
+        }
+    }
+
+    fn whiteout(path: &Path) {
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::CharacterDevice, 0o600.into(), 0).unwrap();
+    }
+
+    fn listing(store: &Store, stack: &[DiffId]) -> Vec<String> {
+        let view = View::new(store.stack(stack).unwrap());
+        view.read_dir(&ImagePath::root()).unwrap().iter().map(|node| node.path.to_string()).collect()
+    }
+
+    #[test]
+    fn overlay_directories_are_top_first_and_go_with_it() {
+        let (_dir, store) = testing::store();
+        let (a, b) = (layer(&store, "a"), layer(&store, "b"));
+        fs::set_permissions(&b.layer_dir.fs, fs::Permissions::from_mode(0o711)).unwrap();
+        let workspace = store.workspace(WorkspaceKind::Overlay, &[a.diff_id, b.diff_id]).unwrap();
+        let WorkspaceRoot::Overlay { lowers, upper, work, merged } = workspace.root().clone() else { panic!() };
+        assert_eq!(lowers, [b.layer_dir.fs, a.layer_dir.fs]);
+        assert_eq!(fs::metadata(&upper).unwrap().permissions().mode() & 0o777, 0o711, "the root below shows through");
+        assert!(work.is_dir() && merged.is_dir() && workspace.scratch().is_dir());
+        // As overlayfs and a step leave them.
+        for name in [work.join("work"), upper.join("locked")] {
+            fs::create_dir_all(name.join("inner")).unwrap();
+            fs::set_permissions(&name, fs::Permissions::from_mode(0o000)).unwrap();
+        }
+        drop(workspace);
+        assert!(names(&store, "tmp").is_empty());
+    }
+
+    #[test]
+    fn a_change_becomes_a_layer() {
+        for kind in KINDS {
+            let (_dir, store) = testing::store();
+            let (a, b) = (layer(&store, "a"), layer(&store, "b"));
+            let stack = [a.diff_id, b.diff_id];
+            let workspace = store.workspace(kind, &stack).unwrap();
+            fs::write(writable(&workspace).join("new"), "new").unwrap();
+            fs::write(workspace.scratch().join("never"), "").unwrap();
+            match kind {
+                WorkspaceKind::Overlay => whiteout(&writable(&workspace).join("a")),
+                WorkspaceKind::Copy => fs::remove_file(writable(&workspace).join("a")).unwrap(),
+            }
+            let new = workspace.commit(&CommitOptions::default()).unwrap().expect("a layer");
+            assert_eq!(listing(&store, &[stack[0], stack[1], new.diff_id]), ["/b", "/new"], "{kind:?}");
+            assert_eq!(listing(&store, &stack), ["/a", "/b"], "layers never change");
+        }
+    }
+
+    #[test]
+    fn no_change_is_no_layer() {
+        for kind in KINDS {
+            let (_dir, store) = testing::store();
+            let a = layer(&store, "a");
+            let workspace = store.workspace(kind, &[a.diff_id]).unwrap();
+            assert!(workspace.commit(&CommitOptions::default()).unwrap().is_none(), "{kind:?}");
+            assert_eq!(names(&store, "layers").len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_copy_serves_the_next_step() {
+        let (_dir, store) = testing::store();
+        let mut stack = vec![layer(&store, "a").diff_id];
+        for step in ["b", "c", "d"] {
+            let workspace = store.workspace(WorkspaceKind::Copy, &stack).unwrap();
+            fs::write(writable(&workspace).join(step), step).unwrap();
+            stack.push(workspace.commit(&CommitOptions::default()).unwrap().unwrap().diff_id);
+            let spares = store.inner.spares.lock().unwrap();
+            assert_eq!(spares.len(), 1);
+            assert_eq!(spares[0].stack, stack);
+        }
+        assert_eq!(listing(&store, &stack), ["/a", "/b", "/c", "/d"]);
+        assert_eq!(names(&store, "layers").len(), 4);
+    }
+
+    #[test]
+    fn implicit_directories_show_the_metadata_below() {
+        let (_dir, store) = testing::store();
+        let directory = |mode: u32, implicit: bool| {
+            let draft = store.draft().unwrap();
+            let path = draft.path().join("fs/var/tmp");
+            fs::create_dir_all(&path).unwrap();
+            fs::write(path.join(format!("{mode:o}")), "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let implicit = implicit.then(|| ImagePath::clean("/var/tmp")).into_iter().collect();
+            Record { implicit, ..Record::default() }.save(draft.path()).unwrap();
+            draft.commit_packed().unwrap().diff_id
+        };
+        let (right, implied, same) = (directory(0o1777, false), directory(0o755, true), directory(0o1777, true));
+        for (stack, mended) in [(vec![right, implied], true), (vec![right, same], false), (vec![implied], false), (vec![right], false)] {
+            let workspace = store.workspace(WorkspaceKind::Overlay, &stack).unwrap();
+            let WorkspaceRoot::Overlay { lowers, .. } = workspace.root() else { panic!() };
+            assert_eq!(lowers.len(), stack.len() + usize::from(mended), "{stack:?}");
+            let mode = fs::metadata(lowers[0].join("var/tmp")).unwrap().permissions().mode() & 0o7777;
+            assert_eq!(mode, if stack == [implied] { 0o755 } else { 0o1777 });
+        }
+    }
+}
