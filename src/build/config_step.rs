@@ -45,14 +45,7 @@ pub enum Change {
 pub fn apply(state: &mut State, change: &Change) -> Result<String> {
     let pairs = |pairs: &[(String, String)]| pairs.iter().map(|(k, v)| format!(" {k}={v}")).collect::<String>();
     Ok(match change {
-        Change::Arg(arguments) => {
-            let mut line = "ARG".to_owned();
-            for (name, value) in arguments {
-                state.scope.set_arg(name, value.as_deref());
-                line.push_str(&value.as_ref().map_or_else(|| format!(" {name}"), |value| format!(" {name}={value}")));
-            }
-            line
-        }
+        Change::Arg(arguments) => set_arguments(state, arguments),
         Change::Env(variables) => {
             for (name, value) in variables {
                 state.scope.set_env(name, value);
@@ -68,14 +61,7 @@ pub fn apply(state: &mut State, change: &Change) -> Result<String> {
             state.config.config.user.clone_from(user);
             format!("USER {user}")
         }
-        Change::Expose(ports) => {
-            let mut names = Vec::new();
-            for port in ports {
-                names.extend(ports_of(port)?);
-            }
-            state.config.config.exposed_ports.extend(names.iter().map(|name| (name.clone(), json!({}))));
-            format!("EXPOSE {}", names.join(" "))
-        }
+        Change::Expose(ports) => set_ports(state, ports)?,
         Change::Volume(volumes) => {
             if volumes.iter().any(String::is_empty) {
                 return Err(Error::input("VOLUME can't be an empty string"));
@@ -83,22 +69,8 @@ pub fn apply(state: &mut State, change: &Change) -> Result<String> {
             state.config.config.volumes.extend(volumes.iter().map(|name| (name.clone(), json!({}))));
             format!("VOLUME {}", json!(volumes))
         }
-        Change::Cmd(line) => {
-            let command = command(state, line);
-            let text = format!("CMD {}", json!(command));
-            state.config.config.cmd = Some(command);
-            state.command = Command::Own;
-            text
-        }
-        Change::Entrypoint(line) => {
-            let command = command(state, line);
-            let text = format!("ENTRYPOINT {}", json!(command));
-            state.config.config.entrypoint = Some(command);
-            if state.command == Command::Inherited {
-                state.config.config.cmd = None;
-            }
-            text
-        }
+        Change::Cmd(line) => set_command(state, line),
+        Change::Entrypoint(line) => set_entrypoint(state, line),
         Change::Shell(shell) => {
             state.config.config.shell.clone_from(shell);
             format!("SHELL {}", json!(shell))
@@ -123,6 +95,43 @@ pub fn apply(state: &mut State, change: &Change) -> Result<String> {
             format!("MAINTAINER {name}")
         }
     })
+}
+
+fn set_arguments(state: &mut State, arguments: &[(String, Option<String>)]) -> String {
+    let mut line = "ARG".to_owned();
+    for (name, value) in arguments {
+        state.scope.set_arg(name, value.as_deref());
+        line.push_str(&value.as_ref().map_or_else(|| format!(" {name}"), |value| format!(" {name}={value}")));
+    }
+    line
+}
+
+fn set_ports(state: &mut State, ports: &[String]) -> Result<String> {
+    let mut names = Vec::new();
+    for port in ports {
+        names.extend(ports_of(port)?);
+    }
+    state.config.config.exposed_ports.extend(names.iter().map(|name| (name.clone(), json!({}))));
+    Ok(format!("EXPOSE {}", names.join(" ")))
+}
+
+fn set_command(state: &mut State, line: &Line) -> String {
+    let command = command(state, line);
+    let text = format!("CMD {}", json!(command));
+    state.config.config.cmd = Some(command);
+    state.command = Command::Own;
+    text
+}
+
+/// An inherited CMD was meant for the inherited ENTRYPOINT.
+fn set_entrypoint(state: &mut State, line: &Line) -> String {
+    let command = command(state, line);
+    let text = format!("ENTRYPOINT {}", json!(command));
+    state.config.config.entrypoint = Some(command);
+    if state.command == Command::Inherited {
+        state.config.config.cmd = None;
+    }
+    text
 }
 
 /// A command line as the config keeps it: the shell form with its shell.

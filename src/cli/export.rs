@@ -43,11 +43,15 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         Some(CompressionArgument::Bzip2) => Compression::Bzip2,
         None => transfer::compression_of(&arguments.output),
     };
-    if arguments.output.as_os_str() == "-" && std::io::stdout().is_terminal() {
+    let stdout = arguments.output.as_os_str() == "-";
+    if stdout && std::io::stdout().is_terminal() {
         return Err(Error::input("not writing a tarball to a terminal").hint("redirect it, or name a file with `--output`"));
     }
     let store = environment.store()?;
     let image = store.load_image(&store.find_image(&arguments.image)?)?;
     let view = View::new(store.stack(&image.config.rootfs.diff_ids)?);
+    if stdout {
+        return transfer::export_to(&view, std::io::stdout().lock(), compression, arguments.level);
+    }
     transfer::export(&view, &arguments.output, compression, arguments.level)
 }

@@ -1,7 +1,7 @@
 //! An image's files as one tarball.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, IoContext as _, Result, from_io, quote_path};
@@ -9,11 +9,13 @@ use crate::rootfs::compress::{Compression, compressor};
 use crate::rootfs::pack::pack_view;
 use crate::rootfs::view::View;
 
-/// Writes a flattened tarball; `-` is standard output. A file appears when it is complete, or not at all.
+/// Writes a flattened tarball to a stream.
+pub fn export_to(view: &View, out: impl Write, compression: Compression, level: Option<i32>) -> Result<()> {
+    write(view, out, compression, level).map(drop)
+}
+
+/// Writes a flattened tarball to a file, which appears when it is complete, or not at all.
 pub fn export(view: &View, output: &Path, compression: Compression, level: Option<i32>) -> Result<()> {
-    if output == Path::new("-") {
-        return write(view, io::stdout().lock(), compression, level).map(drop);
-    }
     // What is not a regular file (a pipe, /dev/stdout, /dev/null) can't be replaced by one.
     if output.metadata().is_ok_and(|meta| !meta.is_file()) {
         let file = OpenOptions::new().write(true).open(output).doing("open", output)?;

@@ -15,6 +15,6 @@ mod pipeline;
 mod pull;
 
 pub use client::{Client, ClientSettings};
-pub use export::{compression_of, export};
+pub use export::{compression_of, export, export_to};
 pub use import::{import_file, import_host};
 pub use pull::{PullOptions, pull};
