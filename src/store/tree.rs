@@ -88,7 +88,6 @@ mod tests {
     use std::fs;
 
     use super::super::testing::{self, layer, names};
-    use super::*;
 
     #[test]
     fn one_plain_layer_is_its_own_tree() {
