@@ -10,7 +10,7 @@ use crate::dockerfile::ast::{Dockerfile, Instruction};
 use crate::error::{Error, Result};
 use crate::event::{Event, Outcome, Sink, next_id};
 use crate::oci::{Descriptor, DiffId, Digest, Hasher, ImagePath, media_type};
-use crate::rootfs::meta::{Kind, Meta};
+use crate::rootfs::meta::{Kind, Meta, Mtime};
 use crate::rootfs::view::{Follow, View};
 use crate::rootfs::writer::{Content, LayerWriter};
 use crate::store::{Layer, StepRecord, Store};
@@ -230,7 +230,8 @@ impl<'a> Engine<'a> {
                 };
                 copy::copy(&mut writer, &request)?;
             }
-            write_inline(&mut writer, copy, owner.unwrap_or_default())?;
+            let now = engine.request.epoch.unwrap_or_else(|| jiff::Timestamp::now().as_second());
+            write_inline(&mut writer, copy, owner.unwrap_or_default(), Mtime::from_secs(now))?;
             let written = writer.finish()?;
             if written.empty { Ok(None) } else { draft.commit_packed().map(Some) }
         })
@@ -320,11 +321,11 @@ fn digest_file(view: &View, node: &crate::rootfs::view::Node) -> Result<Digest> 
 }
 
 /// The files given in the Dockerfile itself.
-fn write_inline(writer: &mut LayerWriter, copy: &Copy, (uid, gid): (u32, u32)) -> Result<()> {
+fn write_inline(writer: &mut LayerWriter, copy: &Copy, (uid, gid): (u32, u32), mtime: Mtime) -> Result<()> {
     for (name, text) in &copy.inline {
         let target = copy.destination.place(writer, name.as_bytes(), (uid, gid))?;
         let mode = copy.chmod.as_ref().map_or(0o644, |chmod| chmod.apply(0o644, false));
-        let meta = Meta { uid, gid, ..Meta::new(Kind::File, mode) };
+        let meta = Meta { uid, gid, mtime, ..Meta::new(Kind::File, mode) };
         writer.put(&target, &meta, Content::Bytes(text.as_bytes()))?;
     }
     Ok(())
