@@ -47,14 +47,14 @@ impl Context {
     pub fn content(&mut self, node: &Node) -> Result<Digest> {
         let path = self.directory.join(node.path.as_relative());
         let found = std::fs::symlink_metadata(&path).doing("read", &path)?;
-        let nanoseconds = |seconds: i64, part: i64| i128::from(seconds) * 1_000_000_000 + i128::from(part);
+        let time = |seconds: i64, nanoseconds: i64| (seconds, u32::try_from(nanoseconds).unwrap_or_default());
         let stat = Stat {
             path: node.path.clone(),
             kind: node.meta.kind,
             mode: node.meta.mode,
             size: found.size(),
-            mtime: nanoseconds(found.mtime(), found.mtime_nsec()),
-            ctime: nanoseconds(found.ctime(), found.ctime_nsec()),
+            mtime: time(found.mtime(), found.mtime_nsec()),
+            ctime: time(found.ctime(), found.ctime_nsec()),
             dev: found.dev(),
             ino: found.ino(),
             nlink: found.nlink(),
