@@ -146,7 +146,9 @@ impl<'a> Init<'a> {
                 // As PID 1: all others of this namespace.
                 let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
             } else {
-                children().for_each(|child| drop(kill(child, Signal::SIGKILL)));
+                for child in children() {
+                    let _ = kill(child, Signal::SIGKILL);
+                }
             }
             match waitpid(None, None) {
                 Ok(_) | Err(Errno::EINTR) => {}
@@ -179,10 +181,10 @@ fn reap(command: Pid) -> Option<Ended> {
 }
 
 /// This process' children.
-fn children() -> impl Iterator<Item = Pid> {
+fn children() -> Vec<Pid> {
     let path = format!("/proc/self/task/{}/children", std::process::id());
     let list = std::fs::read_to_string(path).unwrap_or_default();
-    list.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect::<Vec<_>>().into_iter()
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
 }
 
 /// Waits for a message from the command's process.

@@ -3,12 +3,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 use super::devices;
-use super::root::{Opened, Stage, Tree, open_directory, open_layers, open_stack, proc_path};
+use super::root::{Opened, Stage, open_directory, open_layers, open_stack, proc_path};
 use super::spec::{Access, Devices, Missing, Mount, MountKind, Root, Spec};
 use super::target::{self, Shape, Walk};
 use super::wire::{Hardening, Processes, Run};
@@ -53,8 +53,24 @@ enum What {
     Proc,
     Sys,
     Dev,
-    Bind { source: OwnedFd, access: Access },
+    Bind { origin: Origin, access: Access },
     Tmpfs { size: Option<u64>, mode: u32, access: Access },
+}
+
+/// Something open that is to appear elsewhere.
+enum Origin {
+    /// A copy of a mount and those below it, in nobody's sight yet. Mounts of ours that come later can't get into it.
+    Detached(OwnedFd),
+    /// A file or directory where it is.
+    InPlace(OwnedFd),
+}
+
+impl AsFd for Origin {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Detached(fd) | Self::InPlace(fd) => fd.as_fd(),
+        }
+    }
 }
 
 impl Item {
@@ -64,7 +80,7 @@ impl Item {
 
     fn shape(&self) -> Result<Shape> {
         match &self.what {
-            What::Bind { source, .. } => Shape::of(source.as_fd()).map_err(|errno| self.failed(errno)),
+            What::Bind { origin, .. } => Shape::of(origin.as_fd()).map_err(|errno| self.failed(errno)),
             What::Proc | What::Sys | What::Dev | What::Tmpfs { .. } => Ok(Shape::Directory),
         }
     }
@@ -92,31 +108,40 @@ pub(super) fn set_up(run: &Run<'_>, notices: &mut Vec<String>) -> Result<Built> 
     };
     let sources = spec.mounts.iter().map(open_source).collect::<Result<Vec<_>>>()?;
     let items = items(spec, sources, &mut opened.stage)?;
-    let tree = with_mount_points(opened.mount()?, &items)?;
-    let mut done = Progress { run, root: tree.mount.as_fd(), proc: ProcKind::Own, stubs: Vec::new(), notices };
+    let root = mount_root(opened, &items)?;
+    let mut done = Progress { run, root: root.as_fd(), proc: ProcKind::Own, stubs: Vec::new(), notices };
     for item in &items {
         done.mount(item)?;
     }
     let Progress { proc, stubs, .. } = done;
-    change_root(tree.mount.as_fd())?;
+    change_root(root.as_fd())?;
     Ok(Built { upper, proc, stubs })
 }
 
 /// What a mount is made of, opened while the host can be seen.
 enum Source<'a> {
-    Host(OwnedFd),
+    Host(Origin),
     Layers(Vec<OwnedFd>, &'a ImagePath),
     Memory,
 }
 
 fn open_source(mount: &Mount) -> Result<Source<'_>> {
     match &mount.kind {
-        MountKind::Bind { source } => rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .map(Source::Host)
-            .map_err(|errno| Error::os(format!("can't bind-mount {}", quote_path(source)), errno)),
+        MountKind::Bind { source } => open_host(source).map(Source::Host),
         MountKind::Stack { lowers, path } => Ok(Source::Layers(open_layers(lowers)?, path)),
         MountKind::Tmpfs { .. } | MountKind::File { .. } => Ok(Source::Memory),
     }
+}
+
+fn open_host(source: &Path) -> Result<Origin> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    if let Ok(fd) = rustix::mount::open_tree(CWD, source, clone) {
+        return Ok(Origin::Detached(fd));
+    }
+    // Before Linux 5.2, or a reason that is said here.
+    rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map(Origin::InPlace)
+        .map_err(|errno| Error::os(format!("can't bind-mount {}", quote_path(source)), errno))
 }
 
 /// Everything to be mounted, in order.
@@ -125,9 +150,9 @@ fn items(spec: &Spec, sources: Vec<Source<'_>>, stage: &mut Stage) -> Result<Vec
     for (mount, source) in spec.mounts.iter().zip(sources) {
         let access = mount.access;
         let what = match (&mount.kind, source) {
-            (_, Source::Host(source)) => What::Bind { source, access },
-            (_, Source::Layers(lowers, path)) => What::Bind { source: open_stack(stage, &lowers, path, access)?, access },
-            (MountKind::File { content, mode }, _) => What::Bind { source: stage.file(content, *mode)?, access },
+            (_, Source::Host(origin)) => What::Bind { origin, access },
+            (_, Source::Layers(lowers, path)) => What::Bind { origin: Origin::InPlace(open_stack(stage, &lowers, path, access)?), access },
+            (MountKind::File { content, mode }, _) => What::Bind { origin: Origin::InPlace(stage.file(content, *mode)?), access },
             (MountKind::Tmpfs { size, mode }, _) => What::Tmpfs { size: *size, mode: *mode, access },
             (MountKind::Bind { .. } | MountKind::Stack { .. }, Source::Memory) => continue,
         };
@@ -136,26 +161,25 @@ fn items(spec: &Spec, sources: Vec<Source<'_>>, stage: &mut Stage) -> Result<Vec
     Ok(items)
 }
 
-/// Sees to it that mount points exist in a root that must not or can't keep them.
-fn with_mount_points(tree: Tree, items: &[Item]) -> Result<Tree> {
-    if tree.holds_stubs() {
-        return Ok(tree);
-    }
+/// Mounts the root and sees to it that mount points exist in one that must not or can't keep them.
+fn mount_root(opened: Opened, items: &[Item]) -> Result<OwnedFd> {
+    let view = opened.look()?;
     let mut missing: Vec<(Walk, Shape)> = Vec::new();
     for (at, item) in items.iter().enumerate() {
         // Below an earlier mount it is that mount's affair.
         let covered = items[..at].iter().any(|earlier| item.target != earlier.target && item.target.starts_with(&earlier.target));
-        if item.missing != Missing::Create || covered || target::find(tree.mount.as_fd(), &item.target)?.is_some() {
+        if opened.holds_stubs() || item.missing != Missing::Create || covered || target::find(view.as_fd(), &item.target)?.is_some() {
             continue;
         }
-        missing.push((target::walk(tree.mount.as_fd(), &item.target)?, item.shape()?));
+        missing.push((target::walk(view.as_fd(), &item.target)?, item.shape()?));
     }
-    if missing.is_empty() {
-        return Ok(tree);
-    }
-    let names: Vec<String> = missing.iter().map(|(walk, _)| quote(walk.path().to_string())).collect();
-    tree.with_skeleton(&missing)
-        .map_err(|error| error.context(format!("can't provide mount points missing in the image: {}", names.join(", "))))
+    opened.mount(view, &missing).map_err(|error| {
+        if missing.is_empty() {
+            return error;
+        }
+        let names: Vec<String> = missing.iter().map(|(walk, _)| quote(walk.path().to_string())).collect();
+        error.context(format!("can't provide mount points missing in the image: {}", names.join(", ")))
+    })
 }
 
 /// The mounts done so far.
@@ -188,8 +212,15 @@ impl Progress<'_> {
                 rustix::mount::mount("tmpfs", &at, "tmpfs", flags, c"mode=0755").map_err(|errno| item.failed(errno))?;
                 devices::fill(self.opened(&item.target)?.as_fd()).map_err(|errno| item.failed(errno))
             }
-            What::Bind { source, access } => {
-                bind_path(&proc_path(source.as_fd()), &at).map_err(|errno| item.failed(errno))?;
+            What::Bind { origin, access } => {
+                match origin {
+                    Origin::Detached(fd) => {
+                        let by_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+                        rustix::mount::move_mount(fd, c"", &target, c"", by_descriptor)
+                    }
+                    Origin::InPlace(fd) => bind_path(&proc_path(fd.as_fd()), &at),
+                }
+                .map_err(|errno| item.failed(errno))?;
                 if *access == Access::ReadOnly { self.make_read_only(&item.target) } else { Ok(()) }
             }
             What::Tmpfs { size, mode, access } => {

@@ -1,6 +1,6 @@
 //! The root file system as a mount: plain directory, overlay, or overlay over a skeleton of mount points.
 //!
-//! Everything is mounted on one directory that exists anyway, the *anchor* (the top layer or the root directory itself), each mount over the
+//! Everything is mounted on one directory that exists anyway, the *anchor* (the one the root is in), each mount over the
 //! one before: nothing has to be created on the host, and all of it is out of sight once the last one has become `/`. What is
 //! needed from the host is opened before, since the anchor hides what is below it.
 
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::MountFlags;
 
 use super::mounts::bind;
 use super::spec::{Access, Root};
@@ -52,7 +52,7 @@ impl Stage {
         open_path(memory, Path::new(&name)).map_err(fail)
     }
 
-    /// The file system in memory, mounted on first use. It must not be used first while the root file system is mounted.
+    /// The file system in memory, mounted on first use.
     fn memory(&mut self) -> Result<BorrowedFd<'_>> {
         let fd = match self.memory.take() {
             Some(fd) => fd,
@@ -76,13 +76,6 @@ impl Stage {
 /// A root file system of which everything that is on the host has been opened.
 pub(super) struct Opened {
     pub stage: Stage,
-    source: Source,
-}
-
-/// The root file system, mounted but not yet `/`.
-pub(super) struct Tree {
-    pub mount: OwnedFd,
-    stage: Stage,
     source: Source,
 }
 
@@ -111,7 +104,7 @@ struct Upper {
 impl Opened {
     /// Opens what the root is made of; mounts nothing.
     pub fn new(root: &Root) -> Result<Self> {
-        let stage = Stage { anchor: anchor(root)?.to_path_buf(), memory: None, count: 0 };
+        let stage = Stage { anchor: anchor(root)?, memory: None, count: 0 };
         let stack = |lowers: &[PathBuf], changes| open_layers(lowers).map(|lowers| Source::Stack { lowers, changes });
         let source = match root {
             Root::Directory { path, access } => open_directory(path).map(|path| Source::Directory { path, access: *access }),
@@ -124,39 +117,63 @@ impl Opened {
         Ok(Self { stage, source })
     }
 
-    /// Mounts it.
-    pub fn mount(self) -> Result<Tree> {
-        let Self { mut stage, mut source } = self;
-        if let Source::Stack { changes, .. } = &mut source
-            && let Changes::Discarded { disk } = changes
-        {
-            // A second mount, with a skeleton, uses the same directories again.
-            *changes = Changes::Kept(scratch(&mut stage, disk.take())?);
-        }
-        source.mount(&stage.anchor)?;
-        Ok(Tree { mount: stage.opened()?, stage, source })
-    }
-}
-
-impl Tree {
     /// Whether missing mount points can simply be made in it: they can't in a stack of layers, where they would become part of
     /// the layer, nor where nothing can be written.
     pub fn holds_stubs(&self) -> bool {
         matches!(self.source, Source::Directory { access: Access::ReadWrite, .. })
     }
 
-    /// Mounts it again with these paths in it, in a layer of their own on top of the others.
-    pub fn with_skeleton(self, missing: &[(Walk, Shape)]) -> Result<Self> {
-        let Self { mut stage, mount, source } = self;
-        // A second mount of the same upper is not defined, so the first goes; its content stays readable through `mount`.
-        rustix::mount::unmount(&stage.anchor, UnmountFlags::DETACH).map_err(|errno| Error::os("can't unmount the root", errno))?;
-        let skeleton = stage.directory()?;
-        let place = fill_skeleton(skeleton.as_fd(), mount.as_fd(), missing)?;
-        drop(mount);
-        let source = source.layered(skeleton, place);
-        source.mount(&stage.anchor)?;
-        Ok(Self { mount: stage.opened()?, stage, source })
+    /// What the root is going to look like, before anything can be changed through it. (An overlay with its upper directory can't be
+    /// mounted twice, so to look into it first it has to do without.)
+    pub fn look(&self) -> Result<View> {
+        match &self.source {
+            Source::Directory { path, .. } => duplicate(path).map(View::Plain),
+            Source::Stack { lowers, .. } if lowers.len() == 1 => duplicate(&lowers[0]).map(View::Plain),
+            Source::Stack { lowers, .. } => {
+                overlay(lowers, None, &self.stage.anchor)?;
+                self.stage.opened().map(View::Mounted)
+            }
+        }
     }
+
+    /// Mounts it, with these missing paths in it, in a layer of their own on top of the others.
+    pub fn mount(self, view: View, missing: &[(Walk, Shape)]) -> Result<OwnedFd> {
+        let Self { mut stage, mut source } = self;
+        if !missing.is_empty() {
+            let skeleton = stage.directory()?;
+            let place = fill_skeleton(skeleton.as_fd(), view.as_fd(), missing)?;
+            source = source.layered(skeleton, place);
+        } else if let (Source::Stack { changes: Changes::None, .. }, View::Mounted(mount)) = (&source, view) {
+            return Ok(mount);
+        }
+        if let Source::Stack { changes, .. } = &mut source
+            && let Changes::Discarded { disk } = changes
+        {
+            *changes = Changes::Kept(scratch(&mut stage, disk.take())?);
+        }
+        source.mount(&stage.anchor)?;
+        stage.opened()
+    }
+}
+
+/// A root file system to be looked at.
+pub(super) enum View {
+    /// A directory where it is.
+    Plain(OwnedFd),
+    /// A stack, read-only.
+    Mounted(OwnedFd),
+}
+
+impl AsFd for View {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Plain(fd) | Self::Mounted(fd) => fd.as_fd(),
+        }
+    }
+}
+
+fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
+    fd.try_clone().map_err(|e| Error::os("can't copy a descriptor", e))
 }
 
 impl Source {
@@ -324,18 +341,22 @@ fn copy_metadata(from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &ImagePath) -> 
     Ok(copied)
 }
 
-/// Any directory that is there; the root's own is, and needs no thought about who owns it.
-fn anchor(root: &Root) -> Result<&Path> {
-    let anchor = match root {
+/// Any directory that is there and that holds nothing needed later: the one the root is in. (Not the root itself, since a recursive
+/// bind mount of it would bring along what was mounted on it.)
+fn anchor(root: &Root) -> Result<PathBuf> {
+    let path = match root {
         Root::Directory { path, .. } => path.as_path(),
         Root::Overlay { lowers, .. } | Root::ReadOnly { lowers } | Root::Scratch { lowers, .. } => {
             lowers.first().map(PathBuf::as_path).ok_or_else(|| Error::input("an image without layers has no files to run"))?
         }
     };
-    if anchor == Path::new("/") {
-        return Err(Error::input("can't use `/` as an image"));
+    let path = std::path::absolute(path).map_err(|e| Error::io("find", path, e))?;
+    match path.parent() {
+        // What is mounted on `/` is out of reach by that name.
+        Some(parent) if parent == Path::new("/") => Ok("/tmp".into()),
+        Some(parent) => Ok(parent.to_path_buf()),
+        None => Err(Error::input("can't use `/` as an image")),
     }
-    Ok(anchor)
 }
 
 pub(super) fn open_layers(lowers: &[PathBuf]) -> Result<Vec<OwnedFd>> {

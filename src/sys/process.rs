@@ -112,3 +112,19 @@ extern "C" fn forward(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
         }
     }
 }
+
+/// Whether seccomp filters can ask a supervisor and be told to go on (Linux 5.5).
+///
+/// # Errors
+/// Those of seccomp(2); `ENOSYS` also if the kernel is too old for "go on".
+pub fn seccomp_notification() -> io::Result<()> {
+    let action: u32 = libc::SECCOMP_RET_USER_NOTIF;
+    // SAFETY: the call reads four bytes.
+    if unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (5, 5) { Err(io::Error::from_raw_os_error(libc::ENOSYS)) } else { Ok(()) }
+}
