@@ -1,1 +1,5 @@
-fn main() {}
+fn main() {
+    if let Some(code) = rootling::sandbox::reenter(&()) {
+        std::process::exit(code);
+    }
+}

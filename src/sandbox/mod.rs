@@ -1,1 +1,30 @@
-//! One command in a root file system.
+//! One command in a root file system: a plain-data [`Spec`] goes in, a [`Status`] comes out.
+//!
+//! [`spawn`] starts this program again (`/proc/self/exe`) straight into new namespaces, since a user namespace can't be entered
+//! by a threaded process. That process finds the specification on an inherited descriptor ([`reenter`], first statement of
+//! `main`), mounts the root file system and becomes the namespace's PID 1 and parent of the command.
+//!
+//! Not here: images and the storage directory (callers hand over plain paths), what root emulation does ([`Emulator`] is
+//! only its seam), reading the environment, printing.
+
+mod command;
+mod devices;
+mod emulator;
+mod enter;
+mod explain;
+mod init;
+mod mounts;
+mod probe;
+mod root;
+mod spawn;
+mod spec;
+mod status;
+mod target;
+mod wire;
+
+pub use emulator::{Emulator, Supervision};
+pub use enter::reenter;
+pub use probe::{Check, Feature, Probe, probe};
+pub use spawn::{Running, Stdio, Stream, spawn};
+pub use spec::{Access, Capabilities, Devices, IdMap, Missing, Mount, MountKind, Namespace, Network, Privileges, Process, Root, Spec};
+pub use status::{Exit, Status};

@@ -1,7 +1,9 @@
 //! The kernel, as thin safe calls: the only `unsafe` of the crate, and no policy.
 
+pub mod capability;
 pub mod fs;
 pub mod mount;
 pub mod namespace;
 pub mod notify;
+pub mod process;
 pub mod seccomp;

@@ -1,0 +1,389 @@
+//! The mounts of a sandbox, in order, up to the change of the root directory.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+
+use super::devices;
+use super::root::{Opened, Stage, open_directory, open_layers, open_stack, proc_path};
+use super::spec::{Access, Devices, Missing, Mount, MountKind, Root, Spec};
+use super::target::{self, Shape, Walk};
+use super::wire::{Hardening, Processes, Run};
+use crate::error::{Error, Kind, Result, quote, quote_path};
+use crate::oci::ImagePath;
+
+/// What is left to know once the root file system is `/`.
+pub(super) struct Built {
+    /// The upper directory of a root whose changes are kept.
+    pub upper: Option<OwnedFd>,
+    /// Whether `/proc` shows processes by the numbers they have here.
+    pub proc: ProcKind,
+    /// Mount points that were made in a writable directory, to be removed at the end.
+    pub stubs: Vec<Stub>,
+}
+
+/// What is mounted on `/proc`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ProcKind {
+    /// Processes have the numbers they know themselves by.
+    Own,
+    /// The host's, seen from within another PID namespace.
+    Foreign,
+}
+
+/// A mount point that was made for this run only.
+pub(super) struct Stub {
+    path: ImagePath,
+    /// How many names at the end of the path did not exist.
+    made: usize,
+    shape: Shape,
+}
+
+/// One thing to be mounted.
+struct Item {
+    target: ImagePath,
+    missing: Missing,
+    what: What,
+}
+
+enum What {
+    Proc,
+    Sys,
+    Dev,
+    Bind { origin: Origin, access: Access },
+    Tmpfs { size: Option<u64>, mode: u32, access: Access },
+}
+
+/// Something open that is to appear elsewhere.
+enum Origin {
+    /// A copy of a mount and those below it, in nobody's sight yet. Mounts of ours that come later can't get into it.
+    Detached(OwnedFd),
+    /// A file or directory where it is.
+    InPlace(OwnedFd),
+}
+
+impl AsFd for Origin {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Detached(fd) | Self::InPlace(fd) => fd.as_fd(),
+        }
+    }
+}
+
+impl Item {
+    fn system(target: &str, what: What) -> Self {
+        Self { target: ImagePath::clean(target), missing: Missing::Create, what }
+    }
+
+    fn shape(&self) -> Result<Shape> {
+        match &self.what {
+            What::Bind { origin, .. } => Shape::of(origin.as_fd()).map_err(|errno| self.failed(errno)),
+            What::Proc | What::Sys | What::Dev | What::Tmpfs { .. } => Ok(Shape::Directory),
+        }
+    }
+
+    fn failed(&self, errno: Errno) -> Error {
+        let what = match self.what {
+            What::Proc => "/proc",
+            What::Sys => "/sys",
+            What::Dev => "/dev",
+            What::Bind { .. } | What::Tmpfs { .. } => {
+                return Error::os(format!("can't mount on {}", quote(self.target.to_string())), errno);
+            }
+        };
+        Error::os(format!("can't mount `{what}`"), errno)
+    }
+}
+
+/// Mounts everything and makes it this process' root directory.
+pub(super) fn set_up(run: &Run<'_>, notices: &mut Vec<String>) -> Result<Built> {
+    let spec = &*run.spec;
+    let mut opened = Opened::new(&spec.root)?;
+    let upper = match &spec.root {
+        Root::Overlay { upper, .. } => Some(open_readable(upper)?),
+        _ => None,
+    };
+    let sources = spec.mounts.iter().map(open_source).collect::<Result<Vec<_>>>()?;
+    let items = items(spec, sources, &mut opened.stage)?;
+    let root = mount_root(opened, &items)?;
+    let mut done = Progress { run, root: root.as_fd(), proc: ProcKind::Own, stubs: Vec::new(), notices };
+    for item in &items {
+        done.mount(item)?;
+    }
+    let Progress { proc, stubs, .. } = done;
+    change_root(root.as_fd())?;
+    Ok(Built { upper, proc, stubs })
+}
+
+/// What a mount is made of, opened while the host can be seen.
+enum Source<'a> {
+    Host(Origin),
+    Layers(Vec<OwnedFd>, &'a ImagePath),
+    Memory,
+}
+
+fn open_source(mount: &Mount) -> Result<Source<'_>> {
+    match &mount.kind {
+        MountKind::Bind { source } => open_host(source).map(Source::Host),
+        MountKind::Stack { lowers, path } => Ok(Source::Layers(open_layers(lowers)?, path)),
+        MountKind::Tmpfs { .. } | MountKind::File { .. } => Ok(Source::Memory),
+    }
+}
+
+fn open_host(source: &Path) -> Result<Origin> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    if let Ok(fd) = rustix::mount::open_tree(CWD, source, clone) {
+        return Ok(Origin::Detached(fd));
+    }
+    // Before Linux 5.2, or a reason that is said here.
+    rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map(Origin::InPlace)
+        .map_err(|errno| Error::os(format!("can't bind-mount {}", quote_path(source)), errno))
+}
+
+/// Everything to be mounted, in order.
+fn items(spec: &Spec, sources: Vec<Source<'_>>, stage: &mut Stage) -> Result<Vec<Item>> {
+    let mut items = vec![Item::system("proc", What::Proc), Item::system("sys", What::Sys), Item::system("dev", What::Dev)];
+    for (mount, source) in spec.mounts.iter().zip(sources) {
+        let access = mount.access;
+        let what = match (&mount.kind, source) {
+            (_, Source::Host(origin)) => What::Bind { origin, access },
+            (_, Source::Layers(lowers, path)) => What::Bind { origin: Origin::InPlace(open_stack(stage, &lowers, path, access)?), access },
+            (MountKind::File { content, mode }, _) => What::Bind { origin: Origin::InPlace(stage.file(content, *mode)?), access },
+            (MountKind::Tmpfs { size, mode }, _) => What::Tmpfs { size: *size, mode: *mode, access },
+            (MountKind::Bind { .. } | MountKind::Stack { .. }, Source::Memory) => continue,
+        };
+        items.push(Item { target: mount.target.clone(), missing: mount.missing, what });
+    }
+    Ok(items)
+}
+
+/// Mounts the root and sees to it that mount points exist in one that must not or can't keep them.
+fn mount_root(opened: Opened, items: &[Item]) -> Result<OwnedFd> {
+    let view = opened.look()?;
+    let mut missing: Vec<(Walk, Shape)> = Vec::new();
+    for (at, item) in items.iter().enumerate() {
+        // Below an earlier mount it is that mount's affair.
+        let covered = items[..at].iter().any(|earlier| item.target != earlier.target && item.target.starts_with(&earlier.target));
+        if opened.holds_stubs() || item.missing != Missing::Create || covered || target::find(view.as_fd(), &item.target)?.is_some() {
+            continue;
+        }
+        missing.push((target::walk(view.as_fd(), &item.target)?, item.shape()?));
+    }
+    opened.mount(view, &missing).map_err(|error| {
+        if missing.is_empty() {
+            return error;
+        }
+        let names: Vec<String> = missing.iter().map(|(walk, _)| quote(walk.path().to_string())).collect();
+        error.context(format!("can't provide mount points missing in the image: {}", names.join(", ")))
+    })
+}
+
+/// The mounts done so far.
+struct Progress<'a> {
+    run: &'a Run<'a>,
+    root: BorrowedFd<'a>,
+    proc: ProcKind,
+    stubs: Vec<Stub>,
+    notices: &'a mut Vec<String>,
+}
+
+impl Progress<'_> {
+    fn mount(&mut self, item: &Item) -> Result<()> {
+        let Some(target) = self.target(item)? else { return Ok(()) };
+        let shape = item.shape()?;
+        if Shape::of(target.as_fd()).map_err(|errno| item.failed(errno))? != shape {
+            let is = if shape == Shape::Directory { "a file, what is mounted a directory" } else { "a directory, what is mounted a file" };
+            return Err(Error::input(format!("can't mount on {}", quote(item.target.to_string()))).cause(format!("it is {is}")));
+        }
+        let at = proc_path(target.as_fd());
+        match &item.what {
+            What::Proc => self.mount_proc(&at, item),
+            What::Sys => {
+                bind_path(Path::new("/sys"), &at).map_err(|errno| item.failed(errno))?;
+                self.make_read_only(&item.target)
+            }
+            What::Dev if self.run.spec.devices == Devices::Host => bind_path(Path::new("/dev"), &at).map_err(|errno| item.failed(errno)),
+            What::Dev => {
+                let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+                rustix::mount::mount("tmpfs", &at, "tmpfs", flags, c"mode=0755").map_err(|errno| item.failed(errno))?;
+                devices::fill(self.opened(&item.target)?.as_fd()).map_err(|errno| item.failed(errno))
+            }
+            What::Bind { origin, access } => {
+                match origin {
+                    Origin::Detached(fd) => {
+                        let by_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+                        rustix::mount::move_mount(fd, c"", &target, c"", by_descriptor)
+                    }
+                    Origin::InPlace(fd) => bind_path(&proc_path(fd.as_fd()), &at),
+                }
+                .map_err(|errno| item.failed(errno))?;
+                if *access == Access::ReadOnly { self.make_read_only(&item.target) } else { Ok(()) }
+            }
+            What::Tmpfs { size, mode, access } => {
+                let mut options = format!("mode={mode:o}");
+                if let Some(size) = size {
+                    options.push_str(&format!(",size={size}"));
+                }
+                let read_only = if *access == Access::ReadOnly { MountFlags::RDONLY } else { MountFlags::empty() };
+                let options = std::ffi::CString::new(options).unwrap_or_default();
+                rustix::mount::mount("tmpfs", &at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV | read_only, &*options)
+                    .map_err(|errno| item.failed(errno))
+            }
+        }
+    }
+
+    /// Opens where it goes, made if it may be made.
+    fn target(&mut self, item: &Item) -> Result<Option<OwnedFd>> {
+        if let Some(found) = target::find(self.root, &item.target)? {
+            return Ok(Some(found));
+        }
+        let shape = item.shape()?;
+        let missing = || {
+            Error::with_kind(Kind::NotFound, format!("can't mount on {}", quote(item.target.to_string())))
+                .cause("no such file or directory in the image")
+        };
+        match item.missing {
+            Missing::Skip => Ok(None),
+            Missing::Fail => Err(missing()),
+            Missing::Create => {
+                let walk = target::walk(self.root, &item.target)?;
+                let made = target::create(walk.found.as_fd(), &walk.missing, shape)
+                    .map_err(|errno| missing().cause(crate::error::describe_io(&errno.into())).hint("create it in the image first"))?;
+                self.stubs.push(Stub { path: walk.path(), made: walk.missing.len(), shape });
+                Ok(Some(made))
+            }
+        }
+    }
+
+    /// A fresh `/proc`; where that is refused, the host's.
+    fn mount_proc(&mut self, at: &Path, item: &Item) -> Result<()> {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        if self.run.processes == Processes::Namespace {
+            match rustix::mount::mount("proc", at, "proc", flags, None::<&std::ffi::CStr>) {
+                Ok(()) if self.run.hardening == Hardening::Needed => return self.protect_proc(&item.target),
+                Ok(()) => return Ok(()),
+                Err(Errno::PERM | Errno::ACCESS) => {
+                    self.proc = ProcKind::Foreign;
+                    self.notices.push("this machine refuses a fresh /proc; the command sees the host's, with other process IDs".into());
+                }
+                Err(errno) => return Err(item.failed(errno)),
+            }
+        }
+        bind_path(Path::new("/proc"), at).map_err(|errno| item.failed(errno))
+    }
+
+    /// Makes read-only what root of the machine could change it through, although without any capability outside.
+    fn protect_proc(&self, proc: &ImagePath) -> Result<()> {
+        for name in ["bus", "fs", "irq", "sys", "sysrq-trigger"] {
+            let path = proc.child(name);
+            if let Some(found) = target::find(self.root, &path)? {
+                let at = proc_path(found.as_fd());
+                bind_path(&at, &at).map_err(|errno| Error::os(format!("can't protect `/proc/{name}`"), errno))?;
+                self.make_read_only(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens what is mounted there now.
+    fn opened(&self, path: &ImagePath) -> Result<OwnedFd> {
+        target::find(self.root, path)?.ok_or_else(|| Error::new(format!("can't find {} after mounting it", quote(path.to_string()))))
+    }
+
+    fn make_read_only(&self, path: &ImagePath) -> Result<()> {
+        read_only(self.opened(path)?.as_fd()).map_err(|errno| Error::os(format!("can't make {} read-only", quote(path.to_string())), errno))
+    }
+}
+
+/// Bind-mounts what is open on a directory that can be named.
+pub(super) fn bind(source: BorrowedFd<'_>, target: &Path, access: Access) -> Result<()> {
+    let fail = |errno: Errno| Error::os(format!("can't bind-mount {}", quote_path(target)), errno);
+    bind_path(&proc_path(source), target).map_err(fail)?;
+    if access == Access::ReadOnly {
+        let mounted = rustix::fs::open(target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
+        read_only(mounted.as_fd()).map_err(fail)?;
+    }
+    Ok(())
+}
+
+/// Always recursive: mounts below that came from a more privileged namespace can't be left out (`EINVAL`).
+fn bind_path(source: &Path, target: &Path) -> Result<(), Errno> {
+    rustix::mount::mount_bind_recursive(source, target)
+}
+
+/// Makes a mount and those below it read-only.
+fn read_only(mounted: BorrowedFd<'_>) -> Result<(), Errno> {
+    match crate::sys::mount::set_read_only(mounted) {
+        Ok(()) => Ok(()),
+        // Before Linux 5.12 the mount itself has to do; those below keep their own permissions. Flags that are locked must be named again.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+            let has = rustix::fs::fstatvfs(mounted)?.f_flag;
+            let mut flags = MountFlags::BIND | MountFlags::RDONLY;
+            for (flag, mount_flag) in [
+                (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+                (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+                (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+                (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+                (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+                (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
+            ] {
+                if has.contains(flag) {
+                    flags |= mount_flag;
+                }
+            }
+            rustix::mount::mount_remount(proc_path(mounted), flags, c"")
+        }
+        Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+    }
+}
+
+/// Makes the mount this process' root directory and puts the host's out of reach.
+fn change_root(mount: BorrowedFd<'_>) -> Result<()> {
+    let fail = |errno: Errno| Error::os("can't change the root directory", errno);
+    rustix::process::fchdir(mount).map_err(fail)?;
+    match rustix::process::pivot_root(".", ".") {
+        // The old root now lies over the new one.
+        Ok(()) => rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(fail)?,
+        // The machine runs from its initramfs (diskless nodes), which can't be pivoted away; it can be covered.
+        Err(Errno::INVAL) => {
+            rustix::mount::mount_move(".", "/").map_err(fail)?;
+            rustix::process::chroot(".").map_err(fail)?;
+        }
+        Err(errno) => return Err(fail(errno)),
+    }
+    rustix::process::chdir("/").map_err(fail)
+}
+
+impl Stub {
+    /// Removes it if nothing was put there. To be called with the command gone, in the container's root.
+    pub fn remove(&self) {
+        let _ = rustix::mount::unmount(Path::new("/").join(self.path.as_relative()), UnmountFlags::DETACH);
+        let mut path = Some(self.path.clone());
+        for at in 0..self.made {
+            let Some(here) = path.take() else { return };
+            let absolute = Path::new("/").join(here.as_relative());
+            let removed = if at == 0 && self.shape == Shape::File {
+                match std::fs::symlink_metadata(&absolute) {
+                    Ok(stat) if stat.is_file() && stat.len() == 0 => std::fs::remove_file(&absolute),
+                    _ => return,
+                }
+            } else {
+                std::fs::remove_dir(&absolute)
+            };
+            if removed.is_err() {
+                return;
+            }
+            path = here.parent();
+        }
+    }
+}
+
+fn open_readable(path: &Path) -> Result<OwnedFd> {
+    let fd = open_directory(path)?;
+    rustix::fs::openat(&fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| Error::os(format!("can't open {}", quote_path(path)), errno))
+}
