@@ -2,12 +2,13 @@
 //!
 //! A process whose file system IDs are 0 makes them natively, except devices, and except in a directory that hands down another group. For
 //! others the supervisor makes the object, gives it its owner, and, for open, hands over the descriptor: nobody ever sees it without owner.
-//! Sockets made by bind stay root's: layers hold no sockets, and peers are known by SO_PEERCRED.
+//! A socket's name is made by bind: the supervisor calls it for the caller, whose servers check and change the owner of what they made.
 //! openat2 with RESOLVE_* flags is left to the kernel, its new files are root's.
 
 use std::ffi::CStr;
 
 use nix::errno::Errno;
+use nix::sys::socket::UnixAddr;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 
 use super::attributes::{self, Attributes};
@@ -16,6 +17,7 @@ use super::filter::TMPFILE;
 use super::inodes::{Entry, Origin};
 use super::overrides::{self, Device, DeviceKind, Override};
 use super::paths::{Follow, Located, Place, locate, locate_new};
+use super::processes::View;
 use super::procfs::{self, errno};
 use super::request::{DONE, Outcome, PASS, Request, Scratch};
 use crate::sys::notify::Answer;
@@ -188,6 +190,68 @@ pub fn symlink(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
         return PASS;
     }
     own(request, &place, uid, gid, |native| native)
+}
+
+/// Answers bind to a path.
+pub fn bind(request: &Request<'_>) -> Outcome {
+    const FAMILY: usize = 2;
+    const LONGEST: usize = 110;
+    let length = request.operand_int(2) as usize;
+    let mut address = [0; LONGEST];
+    if !(FAMILY + 1..=LONGEST).contains(&length) || request.read(request.operand(1), &mut address[..length]).is_err() {
+        return PASS;
+    }
+    let path = address[FAMILY..length].split(|&b| b == 0).next().unwrap_or_default();
+    if address[..FAMILY] != (libc::AF_UNIX as u16).to_ne_bytes() || path.is_empty() {
+        return PASS;
+    }
+    let Ok(caller) = request.caller() else { return PASS };
+    if (caller.credentials.uid.filesystem, caller.credentials.gid.filesystem) == (0, 0) || caller.view == View::Own {
+        return PASS;
+    }
+    let Ok(address) = UnixAddr::new(path) else { return PASS };
+    let Ok(socket) = request.shared.processes.copy_descriptor(caller.process, request.operand_int(0) as i32) else { return PASS };
+    let umask = procfs::umask_of(request.note.thread)?;
+    request.check_alive()?;
+    // The name must be made as the caller wrote it, since the socket remembers it: from the caller's directory, with its mask.
+    let _place = Borrowed::directory_of(request.note.thread)?;
+    rustix::process::umask(Mode::from_raw_mode(umask));
+    let bound = nix::sys::socket::bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &address);
+    rustix::process::umask(Mode::empty());
+    bound?;
+    let name = std::ffi::CString::new(path).map_err(|_| Errno::EINVAL)?;
+    let parent = match path.iter().rposition(|&b| b == b'/') {
+        Some(0) => std::ffi::CString::from(c"/"),
+        Some(at) => std::ffi::CString::new(&path[..at]).map_err(|_| Errno::EINVAL)?,
+        None => std::ffi::CString::from(c"."),
+    };
+    match owner_of_new(&caller.credentials, &parent) {
+        Some((uid, gid)) => {
+            let file = Located::new(&name, Follow::No);
+            let native = Attributes::load(request.shared, &file)?;
+            native.store(request.shared, &file, uid, gid, native.native_mode())?;
+            DONE
+        }
+        None => DONE,
+    }
+}
+
+/// The thread's working directory while it is another's; `/proc` again afterwards.
+struct Borrowed(std::os::fd::OwnedFd);
+
+impl Borrowed {
+    fn directory_of(thread: u32) -> Result<Self, Errno> {
+        let own = rustix::fs::open(c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(errno)?;
+        rustix::process::chdir(procfs::Name::new(format_args!("{thread}/cwd")).as_c_str()).map_err(errno)?;
+        Ok(Self(own))
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        // Can't fail: the directory was the working directory before.
+        let _ = rustix::process::fchdir(&self.0);
+    }
 }
 
 /// Gives what has just been made its owner, and the mode that follows from the native one.

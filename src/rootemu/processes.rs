@@ -78,7 +78,7 @@ const ANCESTORS: usize = 64;
 impl Processes {
     /// No processes yet; the first will be this user.
     pub fn new(user: User) -> Result<Self, Errno> {
-        let root = RootIdentity::of(std::process::id())?;
+        let root = RootIdentity::own()?;
         Ok(Self { table: Mutex::default(), deaths: Watch::new()?, user, initial: OnceLock::new(), root })
     }
 

@@ -64,8 +64,16 @@ pub struct RootIdentity {
 impl RootIdentity {
     /// That of a process. A copy of a mount namespace has other mount IDs, so they tell namespaces apart (Linux 5.8).
     pub fn of(process: u32) -> Result<Self, Errno> {
-        let name = Name::new(format_args!("{process}/root"));
-        let root = rustix::fs::statx(CWD, name.as_c_str(), AtFlags::empty(), StatxFlags::INO | StatxFlags::MNT_ID).map_err(errno)?;
+        Self::read(Name::new(format_args!("{process}/root")).as_c_str())
+    }
+
+    /// The supervisor's own.
+    pub fn own() -> Result<Self, Errno> {
+        Self::read(c"/")
+    }
+
+    fn read(name: &CStr) -> Result<Self, Errno> {
+        let root = rustix::fs::statx(CWD, name, AtFlags::empty(), StatxFlags::INO | StatxFlags::MNT_ID).map_err(errno)?;
         Ok(Self { device: (root.stx_dev_major, root.stx_dev_minor), inode: root.stx_ino, mount: root.stx_mnt_id })
     }
 }

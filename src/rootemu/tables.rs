@@ -1,7 +1,7 @@
 //! System call tables: per ABI, which calls root emulation is about, what each means and where its arguments stand.
 //!
 //! Numbers from linux/arch/x86/entry/syscalls/syscall_{64,32}.tbl and include/uapi/asm-generic/unistd.h (Linux 6.18).
-//! Not here: i386's three `oldstat` calls, which no libc has used since 1997; they show native owners.
+//! Not here: i386's three `oldstat` calls and `socketcall`, which no libc has used since 1997 and 2015; they act natively.
 
 use crate::sys::seccomp::Abi;
 
@@ -28,6 +28,8 @@ pub enum Call {
     Mknod,
     /// symlink; the link's text is argument 0.
     Symlink,
+    /// bind, which makes a socket's name: socket, address, its length.
+    Bind,
     /// setxattr: name, value, size, flags.
     SetXattr,
     /// setxattrat: name, structure.
@@ -204,6 +206,7 @@ const X86_64: &[Row] = &[
     row(4, Call::Stat(Layout::X86_64), PATH, 1),
     row(5, Call::Stat(Layout::X86_64), FD, 1),
     row(6, Call::Stat(Layout::X86_64), LINK, 1),
+    simple(49, Call::Bind),
     simple(55, Call::PeerCredentials), // getsockopt
     row(59, Call::Exec, PATH, 1),
     row(82, Call::Move, LINK, 1), // rename
@@ -319,6 +322,7 @@ const AARCH64: &[Row] = &[
     wide(175, Identity::GetEuid),
     wide(176, Identity::GetGid),
     wide(177, Identity::GetEgid),
+    simple(200, Call::Bind),
     simple(209, Call::PeerCredentials), // getsockopt
     row(221, Call::Exec, PATH, 1),
     simple(268, Call::View),          // setns
@@ -415,6 +419,7 @@ const I386: &[Row] = &[
     simple(346, Call::View),          // setns
     row(353, Call::Move, LINK_AT, 2), // renameat2
     row(358, Call::Exec, AT_FLAGS_4, 2),
+    simple(361, Call::Bind),
     simple(365, Call::PeerCredentials), // getsockopt
     row(383, Call::Statx, AT_FLAGS_2, 2),
     row(412, Call::Move, LINK_AT, 2), // utimensat with 64 bit times
@@ -462,6 +467,7 @@ mod tests {
             (libc::SYS_mkdirat, (Call::Mkdir, LINK_AT)),
             (libc::SYS_mknod, (Call::Mknod, LINK)),
             (libc::SYS_mknodat, (Call::Mknod, LINK_AT)),
+            (libc::SYS_bind, (Call::Bind, Target::Nothing)),
             (libc::SYS_symlink, (Call::Symlink, SECOND)),
             (libc::SYS_symlinkat, (Call::Symlink, SECOND_AT)),
             (libc::SYS_setresuid, (Call::Identity(Identity::SetResuid, Width::Wide), Target::Nothing)),
