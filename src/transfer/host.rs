@@ -65,6 +65,16 @@ impl Closure {
         ] {
             self.tree.directory(path, mode);
         }
+        // Where `/bin` is a link to `usr/bin`, programs and scripts count on both names.
+        for name in ["bin", "sbin", "lib", "lib64"] {
+            match std::fs::read_link(Path::new("/").join(name)) {
+                Ok(target) if target.is_relative() => {
+                    self.tree.symlink(Path::new(name), &target);
+                    self.tree.directory(&target.to_string_lossy(), 0o755);
+                }
+                _ => self.tree.directory(name, 0o755),
+            }
+        }
         self.tree.bytes("etc/passwd", PASSWD);
         self.tree.bytes("etc/group", GROUP);
     }
