@@ -8,8 +8,8 @@ use super::ast::{Command, Copy, CopySource, From, Heredoc, Instruction, Kind, Mo
 use super::flags::{Flags, Problem};
 use super::healthcheck;
 use super::source::Span;
+use super::spelling::{nearest, quote};
 use super::words::{self, Joined, Json, Word};
-use crate::error::{nearest, quote};
 
 /// The instructions there are.
 pub(super) const KEYWORDS: &[&str] = &[
@@ -115,25 +115,17 @@ fn known_keyword(line: &str, range: &Range<usize>) -> Result<&'static str, Probl
     }
     let problem = Problem::new(
         range.clone(),
-        format!("unknown instruction {}", quote(shorten(written))),
+        format!("unknown instruction {}", quote(written)),
         "expected an instruction such as FROM, RUN, COPY or ENV",
     );
     let letters: String = written.chars().take_while(char::is_ascii_alphabetic).take(12).collect();
     if letters.len() < written.len() && KEYWORDS.iter().any(|keyword| keyword.eq_ignore_ascii_case(&letters)) {
         return Err(problem.hint(format!("put a space after `{letters}`")));
     }
-    Err(match nearest(written.get(..24).unwrap_or(written), KEYWORDS.iter().copied()) {
+    Err(match nearest(written, KEYWORDS.iter().copied()) {
         Some(near) => problem.hint(format!("did you mean `{near}`?")),
         None => problem.hint("a line that belongs to the instruction above it must follow a line that ends in the escape character"),
     })
-}
-
-/// A name short enough for a headline.
-fn shorten(name: &str) -> String {
-    match name.char_indices().nth(40) {
-        Some((end, _)) => format!("{}…", &name[..end]),
-        None => name.to_string(),
-    }
 }
 
 fn meaning(parts: &Parts<'_>, heredocs: &[Heredoc], span: Span) -> Result<(Arguments, Kind), Problem> {
@@ -175,7 +167,8 @@ fn from(parts: &Parts<'_>) -> Result<(Arguments, Kind), Problem> {
         [] => return Err(parts.needs_arguments()),
         _ => {
             let problem = parts.rest_problem("FROM takes one image and optionally `AS name`", "expected `image` or `image AS name`");
-            return Err(problem);
+            let comment = fields.iter().any(|word| word.text.starts_with('#'));
+            return Err(if comment { problem.hint("a comment needs a line of its own") } else { problem });
         }
     };
     let list: Vec<String> = fields.into_iter().map(|word| word.text).collect();
@@ -190,7 +183,7 @@ fn stage_name(word: &Word) -> Result<String, Problem> {
     if valid {
         return Ok(name);
     }
-    let what = format!("invalid stage name {}", quote(shorten(&word.text)));
+    let what = format!("invalid stage name {}", quote(&word.text));
     Err(Problem::new(word.range.clone(), what, "a letter, then letters, digits, `-`, `_` or `.`"))
 }
 
@@ -221,7 +214,7 @@ fn pairs(parts: &Parts<'_>) -> Result<(Arguments, Vec<(String, String)>), Proble
         let rest = parts.rest();
         let Some(end) = rest.find([' ', '\t', '\r', '\u{b}', '\u{c}']) else {
             let problem = Problem::new(first.range.clone(), format!("{keyword} needs a name and a value"), "no value");
-            return Err(problem.hint(format!("write `{keyword} {}=VALUE`", shorten(&first.text))));
+            return Err(problem.hint(format!("write `{keyword} NAME=VALUE`")));
         };
         let (name, value) = (&rest[..end], rest[end..].trim_start_matches([' ', '\t', '\r', '\u{b}', '\u{c}']));
         let list = vec![name.to_string(), value.to_string(), String::new()];
@@ -231,7 +224,7 @@ fn pairs(parts: &Parts<'_>) -> Result<(Arguments, Vec<(String, String)>), Proble
     let mut list = Vec::with_capacity(found.len() * 3);
     for word in &found {
         let Some((name, value)) = word.text.split_once('=') else {
-            let what = format!("expected `name=value`, found {}", quote(shorten(&word.text)));
+            let what = format!("expected `name=value`, found {}", quote(&word.text));
             let problem = Problem::new(word.range.clone(), what, "no `=`");
             return Err(problem.hint("put quotes around a value that holds white space"));
         };

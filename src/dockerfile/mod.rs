@@ -16,6 +16,7 @@ mod mount;
 mod parse;
 mod shell_pattern;
 pub mod source;
+mod spelling;
 mod words;
 
 pub use parse::{parse, parse_fragment};

@@ -12,8 +12,9 @@ use super::ast::{Directive, Dockerfile, Heredoc, Instruction, Kind};
 use super::flags::Problem;
 use super::instruction::{self, Statement};
 use super::source::{Source, Span};
+use super::spelling::{nearest, quote};
 use super::words::Joined;
-use crate::error::{Error, Result, nearest, quote};
+use crate::error::{Error, Result};
 
 #[derive(pest_derive::Parser)]
 #[grammar = "grammar/dockerfile.pest"]
@@ -230,7 +231,9 @@ fn unterminated(source: &Source, word: pest::Span<'_>, name: &str) -> Error {
     if let Some(end) = name.find(['>', '|', ';', '&', ')']).filter(|end| *end > 0) {
         return error.hint(format!("put a space after `{}`: a name goes on until the next one", &name[..end]));
     }
-    match nearest(name, after.map(str::trim).filter(|line| line.len() < name.len() + 3 && !line.is_empty()).take(1000)) {
+    // A shorter name would be like anything.
+    let like = after.map(str::trim).filter(|line| name.len() > 2 && !line.is_empty() && line.len() < name.len() + 3);
+    match nearest(name, like.take(1000)) {
         Some(near) => error.hint(format!("is {} meant to end it?", quote(near))),
         None => error,
     }
