@@ -4,11 +4,12 @@
 
 use std::ops::Range;
 
-use super::ast::{Command, Copy, CopySource, From, Heredoc, Instruction, Kind, MountFlag, Network, Onbuild, Run, Security, Transfer};
+use super::ast::{Command, From, Heredoc, Instruction, Kind, MountFlag, Network, Onbuild, Run, Security};
 use super::flags::{Flags, Problem};
 use super::healthcheck;
 use super::source::Span;
 use super::spelling::{nearest, quote};
+use super::transfer;
 use super::words::{self, Joined, Json, Word};
 
 /// The instructions there are.
@@ -132,7 +133,7 @@ fn meaning(parts: &Parts<'_>, heredocs: &[Heredoc], span: Span) -> Result<(Argum
     match parts.keyword {
         "FROM" => from(parts),
         "RUN" => run(parts, heredocs),
-        "COPY" | "ADD" => transfer(parts, heredocs),
+        "COPY" | "ADD" => transfer::read(parts, heredocs),
         "ARG" => arg(parts),
         "ENV" => pairs(parts).map(|(arguments, pairs)| (arguments, Kind::Env(pairs))),
         "LABEL" => pairs(parts).map(|(arguments, pairs)| (arguments, Kind::Label(pairs))),
@@ -150,7 +151,7 @@ fn meaning(parts: &Parts<'_>, heredocs: &[Heredoc], span: Span) -> Result<(Argum
     }
 }
 
-fn flags(parts: &Parts<'_>) -> Result<Flags, Problem> {
+pub(super) fn flags(parts: &Parts<'_>) -> Result<Flags, Problem> {
     Flags::read(parts.keyword, &parts.flags)
 }
 
@@ -294,7 +295,7 @@ fn expose(parts: &Parts<'_>) -> Result<(Arguments, Kind), Problem> {
 }
 
 /// Arguments as a JSON array or between white space.
-fn list(parts: &Parts<'_>) -> Result<(Arguments, Vec<Word>), Problem> {
+pub(super) fn list(parts: &Parts<'_>) -> Result<(Arguments, Vec<Word>), Problem> {
     let found = match words::json(parts.rest()) {
         Json::Others => return Err(not_strings(parts.rest.clone())),
         Json::No => words::fields(parts.line, parts.rest.clone()),
@@ -339,7 +340,7 @@ fn run(parts: &Parts<'_>, heredocs: &[Heredoc]) -> Result<(Arguments, Kind), Pro
     Ok((arguments, Kind::Run(Box::new(run))))
 }
 
-fn one_of<T: std::marker::Copy + Default>(flags: &Flags, name: &str, known: &[(&str, T)]) -> Result<T, Problem> {
+fn one_of<T: Copy + Default>(flags: &Flags, name: &str, known: &[(&str, T)]) -> Result<T, Problem> {
     let Some((value, range)) = flags.found(name) else { return Ok(T::default()) };
     if let Some((_, found)) = known.iter().find(|(text, _)| *text == value) {
         return Ok(*found);
@@ -349,57 +350,6 @@ fn one_of<T: std::marker::Copy + Default>(flags: &Flags, name: &str, known: &[(&
     Err(match nearest(value, names) {
         Some(near) => problem.hint(format!("did you mean `{near}`?")),
         None => problem,
-    })
-}
-
-fn transfer(parts: &Parts<'_>, heredocs: &[Heredoc]) -> Result<(Arguments, Kind), Problem> {
-    let flags = flags(parts)?;
-    let (arguments, mut found) = list(parts)?;
-    let keyword = parts.keyword;
-    let destination = match found.pop() {
-        Some(word) if !found.is_empty() => word,
-        _ => {
-            let problem = parts.rest_problem(format!("{keyword} needs at least one source and a destination"), "no destination");
-            return Err(problem.hint(format!("for example `{keyword} file /directory/`")));
-        }
-    };
-    let mut inline = heredocs.iter();
-    let mut sources = Vec::with_capacity(found.len());
-    for word in found {
-        let source = if !arguments.json && starts_heredoc(&word.text) { inline.next() } else { None };
-        sources.push(source.map_or(CopySource::Path(word.text), |heredoc| CopySource::Inline(heredoc.clone())));
-    }
-    if !arguments.json && starts_heredoc(&destination.text) {
-        return Err(Problem::new(destination.range, format!("{keyword} can't write to a here-document"), "expected a destination"));
-    }
-    if inline.next().is_some() {
-        let problem = parts.rest_problem(format!("{keyword} can't take this here-document"), "its name must have no white space");
-        return Err(problem.hint("write `<<NAME` without white space, and the destination after it"));
-    }
-    let text = |name: &str| flags.value(name).map(str::to_string);
-    let transfer = Transfer {
-        sources,
-        destination: destination.text,
-        chown: text("chown"),
-        chmod: text("chmod"),
-        link: flags.switch("link").unwrap_or(false),
-        excludes: flags.all("exclude").map(|(value, _)| value.to_string()).collect(),
-    };
-    let kind = if keyword == "COPY" {
-        Kind::Copy(Box::new(Copy { transfer, from: text("from"), parents: flags.switch("parents").unwrap_or(false) }))
-    } else {
-        let keep_git_dir = flags.switch("keep-git-dir").unwrap_or(false);
-        Kind::Add(Box::new(super::ast::Add { transfer, checksum: text("checksum"), keep_git_dir, unpack: flags.switch("unpack") }))
-    };
-    Ok((arguments, kind))
-}
-
-/// Whether a word is one the grammar takes for a here-document's.
-fn starts_heredoc(word: &str) -> bool {
-    let after = word.trim_start_matches(|c: char| c.is_ascii_digit());
-    after.strip_prefix("<<").is_some_and(|name| {
-        let name = name.strip_prefix('-').unwrap_or(name);
-        !name.is_empty() && !name.contains('<') && name != "''" && name != "\"\""
     })
 }
 

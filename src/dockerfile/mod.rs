@@ -17,6 +17,7 @@ mod parse;
 mod shell_pattern;
 pub mod source;
 mod spelling;
+mod transfer;
 mod words;
 
 pub use parse::{parse, parse_fragment};

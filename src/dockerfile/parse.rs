@@ -216,6 +216,9 @@ fn read_heredoc(source: &Source, pair: Pair<'_, Rule>) -> Result<Heredoc> {
 
 fn mixed_heredoc(source: &Source, span: pest::Span<'_>) -> Error {
     let what = format!("can't read the here-document's name {}", quote(span.as_str().trim_start_matches(['<', '-'])));
+    if span.as_str().contains('\n') {
+        return source.error(span.start()..span.end(), what, "can't be cut by a continuation");
+    }
     let error = source.error(span.start()..span.end(), what, "quotes must be around the whole name");
     error.hint("quote the whole name to keep variables from being expanded (`<<\"EOF\"`), or nothing of it (`<<EOF`)")
 }
