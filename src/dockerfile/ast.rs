@@ -210,8 +210,9 @@ fn is_heredoc_word(text: &str) -> bool {
     let after = text.trim_start_matches(|c: char| c.is_ascii_digit());
     after.strip_prefix("<<").is_some_and(|name| {
         let name = name.strip_prefix('-').unwrap_or(name).trim_start();
-        let quoted = name.len() > 1 && (name.starts_with('\'') || name.starts_with('"')) && name.ends_with(&name[..1]);
-        !name.is_empty() && (quoted || !name.contains(char::is_whitespace))
+        let inner =
+            ['\'', '"'].iter().find_map(|quote| name.strip_prefix(*quote)?.strip_suffix(*quote).filter(|inner| !inner.contains(*quote)));
+        !name.is_empty() && (inner.is_some() || !name.contains(char::is_whitespace))
     })
 }
 

@@ -8,7 +8,8 @@ use std::iter::Peekable;
 use std::str::CharIndices;
 
 use super::shell_pattern::{self, Length};
-use crate::error::{Error, quote};
+use super::spelling::quote;
+use crate::error::Error;
 
 /// What the result is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -328,5 +329,144 @@ impl Lexer<'_> {
 }
 
 fn is_digit(c: char) -> bool {
-    c.is_numeric() && c.to_digit(10).is_some()
+    c.is_ascii_digit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(name: &str) -> Option<String> {
+        let value = match name {
+            "x" => "value",
+            "PATH" => "/usr/bin:/bin",
+            "file" => "dir/archive.tar.gz",
+            "list" => "a  b 'c d'",
+            "empty" => "",
+            "äö" => "umlaut",
+            "1" => "one",
+            "12" => "twelve",
+            "?" => "status",
+            _ => return None,
+        };
+        Some(value.to_string())
+    }
+
+    fn word(text: &str, escape: char) -> Result<String, String> {
+        expand(text, escape, &variables, Mode::Word).map(|expanded| expanded.text).map_err(|error| format!("{}: {}", error.at, error.what))
+    }
+
+    #[test]
+    fn words_are_expanded() {
+        for (text, expected) in [
+            ("", ""),
+            ("plain", "plain"),
+            ("$x", "value"),
+            ("a$x.b", "avalue.b"),
+            ("${x}y", "valuey"),
+            ("$unset", ""),
+            ("$", "$"),
+            ("a$ b", "a$ b"),
+            ("$$", ""),
+            ("$?", "status"),
+            ("$1x $12 $123", "onex twelve "),
+            ("$äö", "umlaut"),
+            ("\\$x", "$x"),
+            ("'$x'", "$x"),
+            ("\"$x\"", "value"),
+            ("\"\\$x \\\" \\\\ \\n\"", "$x \" \\ \\n"),
+            ("a\\ b\\n", "a bn"),
+            ("end\\", "end"),
+            ("'a\\'b", "a\\b"),
+            ("\"it's\"", "it's"),
+            ("${x:-d}${empty:-d}${unset:-d}", "valuedd"),
+            ("${x-d}${empty-d}${unset-d}", "valued"),
+            ("${x:+s}|${empty:+s}|${unset:+s}", "s||"),
+            ("${x+s}|${empty+s}|${unset+s}", "s|s|"),
+            ("${x:?no}${empty?no}", "value"),
+            ("${unset:-${other:-$x}}", "value"),
+            ("${unset:-'}'}", "}"),
+            ("${unset:-\"a } b\"}", "a } b"),
+            ("${unset:-a\\}b}", "a}b"),
+            ("${file#*/}", "archive.tar.gz"),
+            ("${file%.*}", "dir/archive.tar"),
+            ("${file%%.*}", "dir/archive"),
+            ("${file##*[a]}", "dir/archive.tar.gz"),
+            ("${PATH#*:}|${PATH##*/}|${PATH%:*}|${PATH%%/*}", "/bin|bin|/usr/bin|"),
+            (
+                "${file/a/A}|${file//a/A}|${file/\\//-}|${file//./}",
+                "dir/Archive.tar.gz|dir/Archive.tAr.gz|dir-archive.tar.gz|dir/archivetargz",
+            ),
+            ("${unset#a}${unset/a/b}", ""),
+        ] {
+            assert_eq!(word(text, '\\').as_deref(), Ok(expected), "{text}");
+        }
+        assert_eq!(word("c:\\x`$x\\$x `` \"`\"\"", '`').as_deref(), Ok("c:\\x$x\\value ` \""));
+    }
+
+    #[test]
+    fn errors_say_where() {
+        for (text, expected) in [
+            ("ab ${x", "3: `${` without `}`"),
+            ("${", "0: `${` without `}`"),
+            ("${}", "0: bad substitution: `${` must be followed by a variable's name"),
+            ("${:-x}", "0: bad substitution: `${` must be followed by a variable's name"),
+            ("${x:-a", "5: missing `}` of `${…}`"),
+            ("${x/a", "4: missing `/` of `${…}`"),
+            ("${x/a/b", "6: missing `}` of `${…}`"),
+            ("${x!a}", "3: unsupported modifier `!` in `${x…}`"),
+            ("${x:a}", "4: unsupported modifier `:a` in `${x…}`"),
+            ("a'b", "1: single quote without its end"),
+            ("a\"b", "1: double quote without its end"),
+            ("${unset:?}", "0: unset: is not allowed to be unset"),
+            ("${empty:?}", "0: empty: is not allowed to be empty"),
+            ("${unset?give it}", "0: unset: give it"),
+            ("${x#\\a}", "0: invalid escape `\\a` in pattern `\\a`"),
+        ] {
+            assert_eq!(word(text, '\\').unwrap_err(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_are_split_after_expansion() {
+        for (text, expected) in [
+            ("a b", &["a", "b"][..]),
+            (" a\t\n b ", &["a", "b"]),
+            ("$list", &["a", "b", "'c", "d'"]),
+            ("\"$list\"", &["a  b 'c d'"]),
+            ("a\\ b 'c d'e", &["a b", "c de"]),
+            ("'' \"\"", &[]),
+            ("$empty a${x}b$empty", &["avalueb"]),
+        ] {
+            let expanded = expand(text, '\\', &variables, Mode::Words).expect(text);
+            assert_eq!(expanded.words, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn heredocs_keep_quotes() {
+        for (text, expected) in
+            [("\"$x\" '$x' it's\n", "\"value\" 'value' it's\n"), ("\\$x \\\\ \\\n", "$x \\ \n"), ("${unset:-\"q\"}", "\"q\"")]
+        {
+            // The directive's escape character does not count.
+            assert_eq!(expand(text, '`', &variables, Mode::Heredoc).map(|expanded| expanded.text).as_deref(), Ok(expected), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn lookups_are_reported() {
+        let expanded = expand("$x ${unset:-$PATH} '$quoted' $unset ${empty:+$other}", '\\', &variables, Mode::Word).expect("right");
+        assert_eq!(expanded.used.into_iter().collect::<Vec<_>>(), ["PATH", "empty", "x"]);
+        assert_eq!(expanded.unset.into_iter().collect::<Vec<_>>(), ["other", "unset"]);
+    }
+
+    #[test]
+    fn hostile_nesting_ends() {
+        for unit in ["${x:-", "\"${x:-", "${x/", "${x#", "$", "'", "\"", "\\", "${", "${x:-}"] {
+            let _ = expand(&unit.repeat(100_000), '\\', &variables, Mode::Words);
+        }
+        let deep = "${unset:-".repeat(DEEPEST) + "a" + &"}".repeat(DEEPEST);
+        assert_eq!(word(&deep, '\\').as_deref(), Ok("a"));
+        assert!(word(&format!("${{unset:-{deep}}}"), '\\').is_err());
+    }
 }

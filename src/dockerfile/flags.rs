@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
+use super::spelling::{nearest, quote};
 use super::words::Word;
-use crate::error::{nearest, quote};
 
 /// What a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 //!
 //! Works on bytes, since names need not be UTF-8; a character is a Unicode one where it can be, else a byte.
 
-use crate::error::{Error, Result, quote};
+use super::spelling::quote;
+use crate::error::{Error, Result};
 
 /// A valid pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use super::ast::{Command, Healthcheck, Kind};
 use super::duration;
 use super::flags::{Flags, Problem};
 use super::instruction::{Arguments, Parts, command_in};
-use crate::error::quote;
+use super::spelling::quote;
 
 /// Shorter times are refused: the engine could not keep them.
 const SHORTEST: Duration = Duration::from_millis(1);

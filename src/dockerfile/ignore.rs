@@ -7,7 +7,8 @@ use regex::bytes::Regex;
 
 use super::glob::Glob;
 use super::source::Source;
-use crate::error::{Error, Place, Result, quote};
+use super::spelling::quote;
+use crate::error::{Error, Place, Result};
 
 /// The patterns of one file.
 #[derive(Clone, Debug, Default)]
@@ -258,4 +259,127 @@ fn push_in_class(c: char, regex: &mut String) {
         regex.push('\\');
     }
     regex.push(c);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ignore(text: &str) -> Ignore {
+        Ignore::parse(".dockerignore", text.as_bytes()).expect(text)
+    }
+
+    /// What a walk that asks for parents first says, and whether a directory that it would not read hides something taken back in.
+    fn walked(ignore: &Ignore, path: &str) -> bool {
+        let mut matched = Matched::default();
+        let mut skipped = false;
+        for prefix in prefixes(path.as_bytes()) {
+            assert!(!skipped || ignore.matches(prefix), "{path} is under a skipped directory");
+            matched = ignore.matches_in(prefix, &matched);
+            skipped |= matched.ignored() && ignore.can_skip(prefix);
+        }
+        matched.ignored()
+    }
+
+    #[test]
+    fn matches_as_moby_does() {
+        for (patterns, path, expected) in [
+            ("**", "file", true),
+            ("**", "dir/file", true),
+            ("**/", "file", true),
+            ("**/**", "dir/file", true),
+            ("dir/**", "dir/file", true),
+            ("dir/**", "dir", false),
+            ("dir/**", "dir/dir2/file", true),
+            ("dir", "dir/sub/file", true),
+            ("/dir", "dir/file", true),
+            ("dir/", "dir", true),
+            ("./a/../b", "b", true),
+            ("**/dir2/*", "dir/dir2/file", true),
+            ("**/dir2/*", "dir/dir2/dir2/file", true),
+            ("**/dir2/**", "dir/dir2/dir2/file", true),
+            ("**file", "file", true),
+            ("**file", "dir/dir/file", true),
+            ("**/file", "dir/dir/file", true),
+            ("**/file*", "dir/dir/file.txt", true),
+            ("**/file*txt", "dir/dir/file.txt", true),
+            ("**/file*.txt*", "dir/dir/file.txt", true),
+            ("**/**/*.txt", "dir/dir/file.txt", true),
+            ("**/**/*.txt2", "dir/dir/file.txt", false),
+            ("**/*.txt", "file.txt", true),
+            ("a**/*.txt", "a/dir/file.txt", true),
+            ("a/*.txt", "a/file.txt", true),
+            ("a/*.txt", "a/dir/file.txt", false),
+            ("a[b-d]e", "ace", true),
+            ("a[b-d]e", "aae", false),
+            ("a[^b-d]e", "aze", true),
+            (".*", ".foo", true),
+            (".*", "foo", false),
+            ("abc.def", "abcdef", false),
+            ("a.|)$(}+{bc", "a.|)$(}+{bc", true),
+            ("a\\*b", "a*b", true),
+            ("a\\*b", "axb", false),
+            ("foo\\d", "food", true),
+            ("**/foo/bar", "foo/bar", true),
+            ("abc/**", "abc/def", true),
+            ("*", "a/b/c", true),
+            ("*/*", "a", false),
+            ("?", "\u{e4}", true),
+            ("*.md\n!README.md", "README.md", false),
+            ("*.md\n!README*.md\nREADME-secret.md", "README-secret.md", true),
+            ("*.md\nREADME-secret.md\n!README*.md", "README-secret.md", false),
+            ("*\n!src\n!src/**", "src/a/b", false),
+            ("*\n!src", "src/a/b", false),
+            ("*\n!src\nsrc/a", "src/a/b", true),
+            ("*\n!**/keep", "a/b/keep", false),
+            ("*\n!**/keep", "a/b/other", true),
+            ("a\n!a/b/c", "a/b/c/d", false),
+            ("a\n!a/b/c", "a/b/x", true),
+            ("a\n!a/*/c", "a/b/c", false),
+            ("a/b\n!a\na/b", "a/b", true),
+            ("!a\na", "a", true),
+            ("# a\n\n  b  \n", "b", true),
+            ("# a\n", "# a", false),
+            (" #a", "#a", true),
+            ("\u{feff}a", "a", true),
+            ("a\r\nb\r\n", "a", true),
+            ("! a\n", "a", false),
+            ("/", "a", false),
+            (".", "a", false),
+            ("", "a", false),
+        ] {
+            let ignore = ignore(patterns);
+            assert_eq!(ignore.matches(path), expected, "{patterns:?} {path}");
+            assert_eq!(walked(&ignore, path), expected, "{patterns:?} {path}, walked");
+        }
+        assert!(ignore("*.bin").matches(b"\xff\xfe.bin"));
+        assert!(!ignore("**").matches("."));
+    }
+
+    #[test]
+    fn directories_are_skipped_when_nothing_comes_back() {
+        for (patterns, directory, expected) in [
+            ("a", "a", true),
+            ("a\n!b", "a", true),
+            ("a\n!a/x", "a", false),
+            ("*\n!a/x/y", "a/x", false),
+            ("*\n!a/x/y", "a/z", true),
+            ("*\n!**/x", "a", false),
+            ("*\n!*/x", "a", false),
+            ("*\n!*/x", "a/b", true),
+            ("*\n!a", "a/b", false),
+            ("*\n!a*", "b", true),
+        ] {
+            assert_eq!(ignore(patterns).can_skip(directory), expected, "{patterns:?} {directory}");
+        }
+    }
+
+    #[test]
+    fn bad_patterns_are_named() {
+        for text in ["a\n!\n", "a\n! \n", "a\n[\n", "a\nb\\\n"] {
+            let error = Ignore::parse(".dockerignore", text.as_bytes()).unwrap_err();
+            let Some(Place::Text(snippet)) = error.place() else { panic!("{text:?}: no place") };
+            assert_eq!((snippet.line, snippet.column), (2, 1), "{text:?}");
+        }
+    }
 }

@@ -4,12 +4,13 @@
 
 use std::ops::Range;
 
-use super::ast::{Command, Copy, CopySource, From, Heredoc, Instruction, Kind, MountFlag, Network, Onbuild, Run, Security, Transfer};
+use super::ast::{Command, From, Heredoc, Instruction, Kind, MountFlag, Network, Onbuild, Run, Security};
 use super::flags::{Flags, Problem};
 use super::healthcheck;
 use super::source::Span;
+use super::spelling::{nearest, quote};
+use super::transfer;
 use super::words::{self, Joined, Json, Word};
-use crate::error::{nearest, quote};
 
 /// The instructions there are.
 pub(super) const KEYWORDS: &[&str] = &[
@@ -115,32 +116,24 @@ fn known_keyword(line: &str, range: &Range<usize>) -> Result<&'static str, Probl
     }
     let problem = Problem::new(
         range.clone(),
-        format!("unknown instruction {}", quote(shorten(written))),
+        format!("unknown instruction {}", quote(written)),
         "expected an instruction such as FROM, RUN, COPY or ENV",
     );
     let letters: String = written.chars().take_while(char::is_ascii_alphabetic).take(12).collect();
     if letters.len() < written.len() && KEYWORDS.iter().any(|keyword| keyword.eq_ignore_ascii_case(&letters)) {
         return Err(problem.hint(format!("put a space after `{letters}`")));
     }
-    Err(match nearest(written.get(..24).unwrap_or(written), KEYWORDS.iter().copied()) {
+    Err(match nearest(written, KEYWORDS.iter().copied()) {
         Some(near) => problem.hint(format!("did you mean `{near}`?")),
         None => problem.hint("a line that belongs to the instruction above it must follow a line that ends in the escape character"),
     })
-}
-
-/// A name short enough for a headline.
-fn shorten(name: &str) -> String {
-    match name.char_indices().nth(40) {
-        Some((end, _)) => format!("{}…", &name[..end]),
-        None => name.to_string(),
-    }
 }
 
 fn meaning(parts: &Parts<'_>, heredocs: &[Heredoc], span: Span) -> Result<(Arguments, Kind), Problem> {
     match parts.keyword {
         "FROM" => from(parts),
         "RUN" => run(parts, heredocs),
-        "COPY" | "ADD" => transfer(parts, heredocs),
+        "COPY" | "ADD" => transfer::read(parts, heredocs),
         "ARG" => arg(parts),
         "ENV" => pairs(parts).map(|(arguments, pairs)| (arguments, Kind::Env(pairs))),
         "LABEL" => pairs(parts).map(|(arguments, pairs)| (arguments, Kind::Label(pairs))),
@@ -158,7 +151,7 @@ fn meaning(parts: &Parts<'_>, heredocs: &[Heredoc], span: Span) -> Result<(Argum
     }
 }
 
-fn flags(parts: &Parts<'_>) -> Result<Flags, Problem> {
+pub(super) fn flags(parts: &Parts<'_>) -> Result<Flags, Problem> {
     Flags::read(parts.keyword, &parts.flags)
 }
 
@@ -175,7 +168,8 @@ fn from(parts: &Parts<'_>) -> Result<(Arguments, Kind), Problem> {
         [] => return Err(parts.needs_arguments()),
         _ => {
             let problem = parts.rest_problem("FROM takes one image and optionally `AS name`", "expected `image` or `image AS name`");
-            return Err(problem);
+            let comment = fields.iter().any(|word| word.text.starts_with('#'));
+            return Err(if comment { problem.hint("a comment needs a line of its own") } else { problem });
         }
     };
     let list: Vec<String> = fields.into_iter().map(|word| word.text).collect();
@@ -190,7 +184,7 @@ fn stage_name(word: &Word) -> Result<String, Problem> {
     if valid {
         return Ok(name);
     }
-    let what = format!("invalid stage name {}", quote(shorten(&word.text)));
+    let what = format!("invalid stage name {}", quote(&word.text));
     Err(Problem::new(word.range.clone(), what, "a letter, then letters, digits, `-`, `_` or `.`"))
 }
 
@@ -221,7 +215,7 @@ fn pairs(parts: &Parts<'_>) -> Result<(Arguments, Vec<(String, String)>), Proble
         let rest = parts.rest();
         let Some(end) = rest.find([' ', '\t', '\r', '\u{b}', '\u{c}']) else {
             let problem = Problem::new(first.range.clone(), format!("{keyword} needs a name and a value"), "no value");
-            return Err(problem.hint(format!("write `{keyword} {}=VALUE`", shorten(&first.text))));
+            return Err(problem.hint(format!("write `{keyword} NAME=VALUE`")));
         };
         let (name, value) = (&rest[..end], rest[end..].trim_start_matches([' ', '\t', '\r', '\u{b}', '\u{c}']));
         let list = vec![name.to_string(), value.to_string(), String::new()];
@@ -231,7 +225,7 @@ fn pairs(parts: &Parts<'_>) -> Result<(Arguments, Vec<(String, String)>), Proble
     let mut list = Vec::with_capacity(found.len() * 3);
     for word in &found {
         let Some((name, value)) = word.text.split_once('=') else {
-            let what = format!("expected `name=value`, found {}", quote(shorten(&word.text)));
+            let what = format!("expected `name=value`, found {}", quote(&word.text));
             let problem = Problem::new(word.range.clone(), what, "no `=`");
             return Err(problem.hint("put quotes around a value that holds white space"));
         };
@@ -301,7 +295,7 @@ fn expose(parts: &Parts<'_>) -> Result<(Arguments, Kind), Problem> {
 }
 
 /// Arguments as a JSON array or between white space.
-fn list(parts: &Parts<'_>) -> Result<(Arguments, Vec<Word>), Problem> {
+pub(super) fn list(parts: &Parts<'_>) -> Result<(Arguments, Vec<Word>), Problem> {
     let found = match words::json(parts.rest()) {
         Json::Others => return Err(not_strings(parts.rest.clone())),
         Json::No => words::fields(parts.line, parts.rest.clone()),
@@ -346,7 +340,7 @@ fn run(parts: &Parts<'_>, heredocs: &[Heredoc]) -> Result<(Arguments, Kind), Pro
     Ok((arguments, Kind::Run(Box::new(run))))
 }
 
-fn one_of<T: std::marker::Copy + Default>(flags: &Flags, name: &str, known: &[(&str, T)]) -> Result<T, Problem> {
+fn one_of<T: Copy + Default>(flags: &Flags, name: &str, known: &[(&str, T)]) -> Result<T, Problem> {
     let Some((value, range)) = flags.found(name) else { return Ok(T::default()) };
     if let Some((_, found)) = known.iter().find(|(text, _)| *text == value) {
         return Ok(*found);
@@ -356,57 +350,6 @@ fn one_of<T: std::marker::Copy + Default>(flags: &Flags, name: &str, known: &[(&
     Err(match nearest(value, names) {
         Some(near) => problem.hint(format!("did you mean `{near}`?")),
         None => problem,
-    })
-}
-
-fn transfer(parts: &Parts<'_>, heredocs: &[Heredoc]) -> Result<(Arguments, Kind), Problem> {
-    let flags = flags(parts)?;
-    let (arguments, mut found) = list(parts)?;
-    let keyword = parts.keyword;
-    let destination = match found.pop() {
-        Some(word) if !found.is_empty() => word,
-        _ => {
-            let problem = parts.rest_problem(format!("{keyword} needs at least one source and a destination"), "no destination");
-            return Err(problem.hint(format!("for example `{keyword} file /directory/`")));
-        }
-    };
-    let mut inline = heredocs.iter();
-    let mut sources = Vec::with_capacity(found.len());
-    for word in found {
-        let source = if !arguments.json && starts_heredoc(&word.text) { inline.next() } else { None };
-        sources.push(source.map_or(CopySource::Path(word.text), |heredoc| CopySource::Inline(heredoc.clone())));
-    }
-    if !arguments.json && starts_heredoc(&destination.text) {
-        return Err(Problem::new(destination.range, format!("{keyword} can't write to a here-document"), "expected a destination"));
-    }
-    if inline.next().is_some() {
-        let problem = parts.rest_problem(format!("{keyword} can't take this here-document"), "its name must have no white space");
-        return Err(problem.hint("write `<<NAME` without white space, and the destination after it"));
-    }
-    let text = |name: &str| flags.value(name).map(str::to_string);
-    let transfer = Transfer {
-        sources,
-        destination: destination.text,
-        chown: text("chown"),
-        chmod: text("chmod"),
-        link: flags.switch("link").unwrap_or(false),
-        excludes: flags.all("exclude").map(|(value, _)| value.to_string()).collect(),
-    };
-    let kind = if keyword == "COPY" {
-        Kind::Copy(Box::new(Copy { transfer, from: text("from"), parents: flags.switch("parents").unwrap_or(false) }))
-    } else {
-        let keep_git_dir = flags.switch("keep-git-dir").unwrap_or(false);
-        Kind::Add(Box::new(super::ast::Add { transfer, checksum: text("checksum"), keep_git_dir, unpack: flags.switch("unpack") }))
-    };
-    Ok((arguments, kind))
-}
-
-/// Whether a word is one the grammar takes for a here-document's.
-fn starts_heredoc(word: &str) -> bool {
-    let after = word.trim_start_matches(|c: char| c.is_ascii_digit());
-    after.strip_prefix("<<").is_some_and(|name| {
-        let name = name.strip_prefix('-').unwrap_or(name);
-        !name.is_empty() && !name.contains('<') && name != "''" && name != "\"\""
     })
 }
 

@@ -26,7 +26,7 @@ fn remark(instruction: &Instruction) -> Option<Remark> {
         Kind::Maintainer(_) => {
             ("MaintainerDeprecated", "MAINTAINER is deprecated, use LABEL org.opencontainers.image.authors=…".to_string())
         }
-        Kind::Cmd(Command::Shell(text)) | Kind::Entrypoint(Command::Shell(text)) if text.starts_with('[') => {
+        Kind::Cmd(Command::Shell(text)) | Kind::Entrypoint(Command::Shell(text)) if text.starts_with('[') && text.ends_with(']') => {
             ("JSONArgsRecommended", format!("{} looks like JSON but is not, so the shell runs it", instruction.keyword.to_uppercase()))
         }
         Kind::Env(_) | Kind::Label(_) if instruction.args.get(2).is_some_and(String::is_empty) => {

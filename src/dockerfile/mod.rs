@@ -16,6 +16,8 @@ mod mount;
 mod parse;
 mod shell_pattern;
 pub mod source;
+mod spelling;
+mod transfer;
 mod words;
 
 pub use parse::{parse, parse_fragment};

@@ -3,7 +3,8 @@
 //! A mount's values may hold variables, so it is read twice: when the file is parsed, for what can be told already, and by
 //! [`MountFlag::resolve`] in the step.
 
-use crate::error::{Error, Result, nearest, quote};
+use super::spelling::{nearest, quote};
+use crate::error::{Error, Result};
 
 /// One `--mount=…` as written: every option's name is known, and `from` holds no variable.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,8 +12,9 @@ use super::ast::{Directive, Dockerfile, Heredoc, Instruction, Kind};
 use super::flags::Problem;
 use super::instruction::{self, Statement};
 use super::source::{Source, Span};
+use super::spelling::{nearest, quote};
 use super::words::Joined;
-use crate::error::{Error, Result, nearest, quote};
+use crate::error::{Error, Result};
 
 #[derive(pest_derive::Parser)]
 #[grammar = "grammar/dockerfile.pest"]
@@ -215,6 +216,9 @@ fn read_heredoc(source: &Source, pair: Pair<'_, Rule>) -> Result<Heredoc> {
 
 fn mixed_heredoc(source: &Source, span: pest::Span<'_>) -> Error {
     let what = format!("can't read the here-document's name {}", quote(span.as_str().trim_start_matches(['<', '-'])));
+    if span.as_str().contains('\n') {
+        return source.error(span.start()..span.end(), what, "can't be cut by a continuation");
+    }
     let error = source.error(span.start()..span.end(), what, "quotes must be around the whole name");
     error.hint("quote the whole name to keep variables from being expanded (`<<\"EOF\"`), or nothing of it (`<<EOF`)")
 }
@@ -230,7 +234,9 @@ fn unterminated(source: &Source, word: pest::Span<'_>, name: &str) -> Error {
     if let Some(end) = name.find(['>', '|', ';', '&', ')']).filter(|end| *end > 0) {
         return error.hint(format!("put a space after `{}`: a name goes on until the next one", &name[..end]));
     }
-    match nearest(name, after.map(str::trim).filter(|line| line.len() < name.len() + 3 && !line.is_empty()).take(1000)) {
+    // A shorter name would be like anything.
+    let like = after.map(str::trim).filter(|line| name.len() > 2 && !line.is_empty() && line.len() < name.len() + 3);
+    match nearest(name, like.take(1000)) {
         Some(near) => error.hint(format!("is {} meant to end it?", quote(near))),
         None => error,
     }

@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use crate::error::quote;
+use super::spelling::quote;
 
 /// Which match of `*` counts at the ends of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ fn compile(elements: &[Element], length: Length, anchor: &str, pattern: &str) ->
             Element::Literal(c) => text.push_str(&regex::escape(c.encode_utf8(&mut [0; 4]))),
         }
     }
-    Regex::new(&text).map_err(|_| format!("pattern {} is too large", quote(pattern.chars().take(40).collect::<String>())))
+    Regex::new(&text).map_err(|_| format!("pattern {} is too large", quote(pattern)))
 }
 
 #[cfg(test)]

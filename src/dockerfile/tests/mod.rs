@@ -1,8 +1,7 @@
 //! Tests of the language as a whole; each part has its own beside it.
 
 mod corpus;
-mod errors;
-mod instructions;
+mod mounts;
 mod size;
 
 use super::ast::Dockerfile;
