@@ -3,7 +3,7 @@
 //! gzip is written as one member of independently compressed blocks (each with the 32 KiB before it as dictionary), so that all cores
 //! work on it and the bytes don't depend on how many there are.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::num::NonZero;
 use std::thread;
 

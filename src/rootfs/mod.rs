@@ -24,6 +24,7 @@ pub mod meta;
 mod native;
 pub mod pack;
 pub mod record;
+mod scan;
 pub mod seal;
 pub mod snapshot;
 mod tar_writer;
