@@ -3,7 +3,8 @@
 //! A hash is remembered by path, inode, size, mtime and ctime. Files changed within the last seconds are not remembered: another change
 //! could leave the same times. The memory is one file, only ever an optimisation; a damaged one is forgotten:
 //!
-//!     rootling hashes 1\n  then records of 52 bytes: 16 of the key's digest, 32 of the content's, 4 for the day of the last use
+//!     rootling hashes 1\n  then records of 52 bytes: 16 of the key's digest, 32 of the content's, 4 for the day of the last use,
+//!     and at the end the digest of all before it
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use super::meta::Kind;
 pub use super::scan::{Select, Selection, Source, scan};
 use super::scan::{source, trouble};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{IoContext, Result};
 use crate::oci::{Digest, Hasher, ImagePath};
 use crate::sys::fs;
 
@@ -26,6 +27,8 @@ const MAGIC: &[u8] = b"rootling hashes 1\n";
 const RECORD: usize = 52;
 /// Two seconds cover file systems that keep whole seconds and small differences between clocks.
 const SETTLED: Duration = Duration::from_secs(2);
+/// Files are handed to threads in groups, since most need only a lookup.
+const GROUP: usize = 8;
 /// Hashes not asked for this long are forgotten.
 const MAX_AGE_DAYS: u32 = 30;
 const DAY: u64 = 24 * 60 * 60;
@@ -52,7 +55,8 @@ impl Hashes {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
             bytes => bytes.doing("read", file)?,
         };
-        let known = bytes.strip_prefix(MAGIC).map(parse).unwrap_or_default();
+        let whole = bytes.split_last_chunk::<32>().filter(|(before, digest)| Digest::of(before).bytes() == *digest);
+        let known = whole.and_then(|(before, _)| before.strip_prefix(MAGIC)).map(parse).unwrap_or_default();
         Ok(Self { file: file.to_owned(), known: Mutex::new(known), changed: AtomicBool::new(false) })
     }
 
@@ -68,6 +72,8 @@ impl Hashes {
             bytes.extend_from_slice(value.digest.bytes());
             bytes.extend_from_slice(&value.day.to_le_bytes());
         }
+        let digest = Digest::of(&bytes);
+        bytes.extend_from_slice(digest.bytes());
         let mut name = self.file.as_os_str().to_owned();
         name.push(format!(".{}", std::process::id()));
         let unfinished = PathBuf::from(name);
@@ -112,8 +118,6 @@ impl Hashes {
         let next = AtomicUsize::new(0);
         let results = Mutex::new(vec![Digest::from_bytes([0; 32]); sources.len()]);
         let error = Mutex::new(None);
-        // Handed out in groups, so that lookups of remembered hashes don't wait for each other.
-        const GROUP: usize = 32;
         let run = || {
             loop {
                 let start = next.fetch_add(GROUP, Ordering::Relaxed);
