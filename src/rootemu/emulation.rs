@@ -1,6 +1,7 @@
 //! Installing the filter, testing it, and starting the supervisor: what the sandbox calls.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::sync::mpsc;
 use std::thread;
 
 use nix::errno::Errno;
@@ -10,54 +11,48 @@ use super::filter::{self, Moves};
 use super::spec::{EmulationSpec, Mode};
 use super::supervisor;
 use crate::error::{Error, Kind, Result};
+use crate::sandbox::{Emulator, Supervision};
 use crate::sys::notify::{Answer, Listener};
 use crate::sys::seccomp::{self, Abi};
 
 /// Root emulation as the sandbox knows it.
 pub struct Emulation;
 
-/// What the self-test's first call must return; 0 would also be the answer of another filter that is about success.
+/// What the self-test's first call must return; 0 would also be the answer of a filter that is about success.
 const ANSWER: i64 = 0x726f_6f74;
-/// Number of the self-test's two calls.
+/// First argument of the self-test's two calls: one is answered, one passed on to the kernel.
 const ANSWERED: u64 = 1;
-const CONTINUED: u64 = 2;
+const PASSED: u64 = 2;
 
 impl Emulation {
     /// The best mode that works here, and why not a better one.
     ///
-    /// Tries it: installs the filter in a thread that ends afterwards.
+    /// Tries it: installs the filter in a thread, which ends afterwards.
     pub fn choose() -> (Mode, Option<Error>) {
-        match Self::try_out(Mode::Consistent) {
+        match try_out(Mode::Consistent) {
             Ok(()) => (Mode::Consistent, None),
-            Err(error) => match Self::try_out(Mode::SuccessOnly) {
+            Err(error) => match try_out(Mode::SuccessOnly) {
                 Ok(()) => (Mode::SuccessOnly, Some(error)),
                 Err(error) => (Mode::None, Some(error)),
             },
         }
     }
+}
 
-    fn try_out(mode: Mode) -> Result<()> {
-        let attempt = thread::spawn(move || {
-            seccomp::set_no_new_privs().map_err(|e| Error::os("can't set no_new_privs", e))?;
-            install(mode, Moves::Ignored).map(drop)
-        });
-        attempt.join().unwrap_or_else(|_| Err(Error::new("the test of root emulation ended by a defect of this program")))
-    }
-
-    /// Installs the filter for the calling thread and what it forks; the listener to be supervised, if the mode has one.
-    ///
-    /// For the sandbox, in the command's process, as its last act but dropping what is left of its privilege and exec. From here on capset,
-    /// set*id and prctl's capability calls are emulated: real capabilities must be dropped before, from the bounding set; exec does the rest.
-    pub fn install(&self, spec: &Value) -> Result<Option<OwnedFd>> {
+impl Emulator for Emulation {
+    fn install(&self, spec: &Value) -> Result<Option<OwnedFd>> {
         let spec = EmulationSpec::from_value(spec)?;
         let moves = if spec.owners().next().is_some() { Moves::Watched } else { Moves::Ignored };
         install(spec.mode, moves)
     }
 
-    /// Answers the calls until the last filtered process is gone. To be run in the step's namespaces and root by a process without filter.
-    /// If it fails or dies, calls that need it fail with ENOSYS; the caller should end the step and show the error.
-    pub fn supervise(&self, spec: &Value, listener: OwnedFd, upper: Option<OwnedFd>) -> Result<Value> {
-        let report = supervisor::supervise(&EmulationSpec::from_value(spec)?, listener, upper)?;
+    fn confirm(&self, spec: &Value) -> Result<()> {
+        confirm(EmulationSpec::from_value(spec)?.mode)
+    }
+
+    /// If it fails or dies, calls that need it fail with ENOSYS; nothing waits for ever.
+    fn supervise(&self, spec: &Value, listener: OwnedFd, context: Supervision) -> Result<Value> {
+        let report = supervisor::supervise(&EmulationSpec::from_value(spec)?, listener, context)?;
         serde_json::to_value(report).map_err(|e| Error::new("can't write the report of the root emulation").cause(e))
     }
 }
@@ -72,46 +67,72 @@ fn install(mode: Mode, moves: Moves) -> Result<Option<OwnedFd>> {
     }
     let program = filter::program(mode, moves);
     let failed = |e| Error::os("can't install the filter of root emulation", e);
-    if mode == Mode::SuccessOnly {
-        seccomp::install(&program).map_err(failed)?;
-        return match seccomp::call_self_test(0) {
-            Ok(0) => Ok(None),
-            result => Err(self_test_failed(format!("the filter's answer is {result:?}"))),
-        };
+    match mode {
+        Mode::Consistent => seccomp::install_with_listener(&program).map(Some).map_err(failed),
+        _ => seccomp::install(&program).map(|()| None).map_err(failed),
     }
-    let listener = thread::scope(|scope| {
+}
+
+/// Checks that the filter is there and, behind it, somebody who answers.
+fn confirm(mode: Mode) -> Result<()> {
+    let failed = |result: &dyn std::fmt::Debug| {
+        Err(Error::with_kind(Kind::Unsupported, "the self-test of root emulation failed")
+            .cause(format!("the test's call returned {result:?}"))
+            .hint("Linux 5.5 or later is needed; inside another container, its seccomp profile may stand in the way"))
+    };
+    match mode {
+        Mode::None => Ok(()),
+        Mode::SuccessOnly => match seccomp::call_self_test(ANSWERED) {
+            Ok(0) => Ok(()),
+            result => failed(&result),
+        },
+        // The kernel's own answer to the second call is EPERM, or ENOSYS if it is not built to do that at all.
+        Mode::Consistent => match (seccomp::call_self_test(ANSWERED), seccomp::call_self_test(PASSED)) {
+            (Ok(ANSWER), Err(libc::EPERM | libc::ENOSYS)) => Ok(()),
+            result => failed(&result),
+        },
+    }
+}
+
+/// The supervisor's answer to the self-test.
+pub(super) fn answer_self_test(argument: u64) -> Answer {
+    if argument == ANSWERED { Answer::Value(ANSWER) } else { Answer::Continue }
+}
+
+/// Installs and tests in a thread of its own.
+fn try_out(mode: Mode) -> Result<()> {
+    let attempt = move || -> Result<()> {
+        seccomp::set_no_new_privs().map_err(|e| Error::os("can't set no_new_privs", e))?;
         // Made before the filter, so that it is not under it.
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        let helper = scope.spawn(move || receiver.recv().map_or(Ok(()), |listener| answer_self_test(&listener)));
-        let listener = seccomp::install_with_listener(&program).map_err(failed)?;
-        let copy = listener.as_fd().try_clone_to_owned().and_then(Listener::new).map_err(failed)?;
-        let _ = sender.send(copy);
-        let answered = seccomp::call_self_test(ANSWERED);
-        let continued = seccomp::call_self_test(CONTINUED);
-        let helped = helper.join().unwrap_or(Err(Errno::EIO));
-        // The kernel's own answer to the second call is EPERM, or ENOSYS where it can't do this at all.
-        match (answered, continued, helped) {
-            (Ok(ANSWER), Err(libc::EPERM | libc::ENOSYS), Ok(())) => Ok(listener),
-            result => Err(self_test_failed(format!("{result:?}"))),
+        let (sender, receiver) = mpsc::sync_channel::<Listener>(1);
+        let helper = thread::spawn(move || receiver.recv().map_or(Ok(()), |listener| play_supervisor(&listener)));
+        if let Some(listener) = install(mode, Moves::Ignored)? {
+            let listener = Listener::new(listener).map_err(|e| Error::os("can't use the listener of root emulation", e))?;
+            // If the helper is gone its result says why.
+            let _ = sender.send(listener);
         }
-    })?;
-    Ok(Some(listener))
+        drop(sender);
+        let confirmed = confirm(mode);
+        match helper.join() {
+            Ok(Err(errno)) => Err(Error::os("the kernel refuses answers to notified system calls", errno)),
+            _ => confirmed,
+        }
+    };
+    thread::spawn(attempt).join().unwrap_or_else(|_| Err(Error::new("the test of root emulation ended by a defect of this program")))
 }
 
-fn self_test_failed(cause: String) -> Error {
-    Error::with_kind(Kind::Unsupported, "the self-test of root emulation failed")
-        .cause(cause)
-        .hint("Linux 5.5 or later is needed; inside another container its seccomp profile may stand in the way")
-}
-
-/// Plays supervisor for the two calls of the self-test.
-fn answer_self_test(listener: &Listener) -> Result<(), Errno> {
-    for answer in [Answer::Value(ANSWER), Answer::Continue] {
+/// Answers until both calls of the self-test have come. The thread's other calls under the filter, if any, are passed on.
+fn play_supervisor(listener: &Listener) -> Result<(), Errno> {
+    let mut waiting = 2;
+    while waiting > 0 {
         let note = listener.receive()?;
-        if let Err(error) = listener.answer(note.id, answer) {
+        let is_test = i64::from(note.number) == libc::SYS_kexec_load;
+        let answer = if is_test { answer_self_test(note.arguments[0]) } else { Answer::Continue };
+        waiting -= u32::from(is_test);
+        if let Err(errno) = listener.answer(note.id, answer) {
             // "Continue" needs Linux 5.5; the caller must not wait for ever.
             listener.answer(note.id, Answer::Fail(Errno::EIO))?;
-            return Err(error);
+            return Err(errno);
         }
     }
     Ok(())
@@ -122,9 +143,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_modes_pass_the_self_test() {
+    fn every_mode_passes_the_self_test() {
         for mode in [Mode::Consistent, Mode::SuccessOnly, Mode::None] {
-            Emulation::try_out(mode).unwrap();
+            try_out(mode).unwrap();
         }
     }
 }

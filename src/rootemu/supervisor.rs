@@ -8,16 +8,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode};
 
 use super::attributes::IDENTITY;
 use super::inodes::{Entry, Inodes, Origin};
 use super::processes::Processes;
-use super::request::{Outcome, PASS, Request, Scratch, Shared};
+use super::request::{Outcome, Request, Scratch, Shared};
 use super::spec::{EmulationSpec, Report};
 use super::tables::{self, Call, Row};
-use super::{create, exec, identity, owner, report, stat, xattr};
-use crate::error::{Error, Result};
+use super::{create, emulation, exec, identity, owner, report, stat, xattr};
+use crate::error::{Error, Kind, Result};
+use crate::sandbox::Supervision;
 use crate::sys::notify::{self, Answer, Listener, Notification, Wake, Watch};
 use crate::sys::seccomp::Abi;
 
@@ -34,12 +35,14 @@ const STOP: u64 = u64::MAX - 2;
 /// All numbers of the tables are below.
 const NUMBERS: usize = 512;
 
-/// Answers until the last filtered process is gone; then says what it found. `upper` is the directory that becomes the layer, else it is the root.
-pub fn supervise(spec: &EmulationSpec, listener: OwnedFd, upper: Option<OwnedFd>) -> Result<Report> {
+/// Answers until the last filtered process is gone; then says what it found.
+pub fn supervise(spec: &EmulationSpec, listener: OwnedFd, context: Supervision) -> Result<Report> {
     let failed = |e: Errno| Error::os("can't supervise root emulation", std::io::Error::from(e));
     let listener = Listener::new(listener).map_err(|e| Error::os("can't supervise root emulation", e))?;
-    let proc = rustix::fs::open(c"/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|e| Error::os("can't open `/proc` for root emulation", e))?;
+    let proc = context.proc.ok_or_else(|| {
+        Error::with_kind(Kind::Unsupported, "root emulation needs a `/proc` of the step's own processes")
+            .hint("inside another container, allow it to mount /proc (for Docker `--security-opt systempaths=unconfined`)")
+    })?;
     let processes = Processes::new(spec.user.clone()).map_err(failed)?;
     let shared = Shared { listener, processes, inodes: Inodes::default() };
     load_owners(&shared.inodes, spec);
@@ -71,7 +74,7 @@ pub fn supervise(spec: &EmulationSpec, listener: OwnedFd, upper: Option<OwnedFd>
                 .map_err(failed)
         })
     })?;
-    let owners = report::owners(&shared.inodes, upper.as_ref());
+    let owners = report::owners(&shared.inodes, context.upper.as_ref());
     Ok(Report::new(owners, counts.into_inner().unwrap_or_default()))
 }
 
@@ -218,6 +221,6 @@ fn dispatch(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
         Call::Exit => exec::exit(request),
         Call::View => exec::change_view(request),
         Call::Absent => Err(Errno::ENOSYS),
-        Call::SelfTest => PASS,
+        Call::SelfTest => Ok(emulation::answer_self_test(request.argument(0))),
     }
 }
