@@ -265,9 +265,11 @@ mod tests {
         for (layout, size) in [(Layout::X86_64, 144), (Layout::Generic, 128), (Layout::I386Large, 96)] {
             assert_eq!(layout.pack(&stat).unwrap().as_bytes().len(), size, "{layout:?}");
         }
-        let small = Statx { stx_ino: 1, ..stat };
+        let mut small = stat;
+        small.stx_ino = 1;
         assert_eq!(Layout::I386.pack(&small).unwrap().as_bytes().len(), 64);
-        let large = Statx { stx_size: 1 << 33, ..small };
+        let mut large = small;
+        large.stx_size = 1 << 33;
         assert_eq!(Layout::I386.pack(&large).err(), Some(Errno::EOVERFLOW));
         assert_eq!(pack_statx(&stat).as_bytes().len(), 256);
     }
