@@ -16,7 +16,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use super::processes::{Caller, View};
 use super::procfs::{Name, errno};
 use super::request::Request;
-use super::tables::{Last, Target};
+use super::tables::{Call, Last, Target};
 use crate::sys::notify;
 
 /// A path with room before it for what must be put there. Always ends with NUL.
@@ -171,6 +171,9 @@ pub fn locate<'b>(request: &Request<'_>, caller: &Caller, buffer: &'b mut PathBu
         Last::Stay => (Follow::No, false),
         Last::Flags(index) => {
             let flags = request.argument(index) as i32;
+            if flags & !known_flags(request.row.call) != 0 {
+                return Err(Errno::EINVAL);
+            }
             let follow = if flags & libc::AT_SYMLINK_NOFOLLOW == 0 { Follow::Yes } else { Follow::No };
             (follow, flags & libc::AT_EMPTY_PATH != 0)
         }
@@ -231,6 +234,17 @@ pub fn locate_new<'b>(
         open = Some(parent);
     }
     Ok(Place { path: buffer.as_c_str(), parent: other.as_c_str(), _open: open })
+}
+
+/// The `AT_*` flags that a call knows.
+fn known_flags(call: Call) -> i32 {
+    const STATX_SYNC: i32 = 0x6000;
+    let common = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
+    match call {
+        Call::Stat(_) => common | libc::AT_NO_AUTOMOUNT,
+        Call::Statx => common | libc::AT_NO_AUTOMOUNT | STATX_SYNC,
+        _ => common,
+    }
 }
 
 fn directory_of(request: &Request<'_>, index: Option<u8>) -> i32 {

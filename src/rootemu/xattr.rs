@@ -105,8 +105,11 @@ fn set_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outc
         second_form(&mut scratch.bytes);
     }
     request.check_alive()?;
-    set(&file, &kept, &scratch.bytes, XattrFlags::from_bits_retain(value.flags)).map_err(refused)?;
-    DONE
+    match set(&file, &kept, &scratch.bytes, XattrFlags::from_bits_retain(value.flags)) {
+        Ok(()) => DONE,
+        Err(Errno::ENOENT) => PASS,
+        Err(error) => Err(refused(error)),
+    }
 }
 
 /// user.* on a symlink is EPERM, which would look like a lack of privilege.
@@ -154,8 +157,13 @@ fn get_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outc
     let length = match file.follow {
         Follow::Yes => rustix::fs::getxattr(file.path, &*kept, &mut scratch.bytes[..]),
         Follow::No => rustix::fs::lgetxattr(file.path, &*kept, &mut scratch.bytes[..]),
-    }
-    .map_err(errno)?;
+    };
+    let length = match length {
+        Ok(length) => length,
+        // Also what a bad descriptor looks like from here.
+        Err(rustix::io::Errno::NOENT) => return PASS,
+        Err(error) => return Err(errno(error)),
+    };
     reply(request, &scratch.bytes[..length], value.address, value.size)
 }
 
@@ -208,8 +216,11 @@ pub fn remove_call(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     may_change(&caller.credentials, scratch.other.as_bytes())?;
     let Ok(file) = locate(request, &caller, &mut scratch.path) else { return PASS };
     request.check_alive()?;
-    remove(&file, &kept)?;
-    DONE
+    match remove(&file, &kept) {
+        Ok(()) => DONE,
+        Err(Errno::ENOENT) => PASS,
+        Err(error) => Err(error),
+    }
 }
 
 /// Takes the file's capabilities away, as the kernel does when the owner changes.
