@@ -118,15 +118,8 @@ impl Copier<'_, '_> {
         if existing.is_some() && !exists_as_directory {
             return Err(Error::input(format!("can't copy a directory onto the file {}", quote(target.to_string()))));
         }
-        if exists_as_directory || self.request.destination.directory || !single {
-            self.make_dirs(&target)?;
-        } else {
-            // A directory made by the copy itself looks like the source.
-            if let Some(parent) = target.parent() {
-                self.make_dirs(&parent)?;
-            }
-            self.put(&target, &item.node)?;
-        }
+        // The destination itself never looks like the source: only what is in a directory is copied.
+        self.make_dirs(&target)?;
         // Directories may have to be entered through links of the image: COPY rootfs/ / with lib/ where /lib -> usr/lib.
         let mut moved: HashMap<ImagePath, ImagePath> = HashMap::new();
         for (path, node) in &item.entries {
