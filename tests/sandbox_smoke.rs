@@ -101,8 +101,9 @@ const APPLETS: &str = "sh tty true false ls cat id sleep ps kill stat touch mkdi
 
 impl Fixture {
     fn new() -> Self {
-        // On disk: overlays on tmpfs are a case of their own.
-        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        // On disk by default: overlays on tmpfs are a case of their own.
+        let place = std::env::var_os("SANDBOX_TEST_DIR").unwrap_or_else(|| "/var/tmp".into());
+        let dir = tempfile::tempdir_in(place).unwrap();
         let fixture = Self { dir };
         let bin = fixture.path("image/bin");
         fs::create_dir_all(&bin).unwrap();
