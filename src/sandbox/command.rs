@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use rustix::fs::{Access as Permission, AtFlags};
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit};
 use serde_json::Value;
 
 use super::emulator::Emulator;
+use super::enter::Inherited;
 use super::spec::{Privileges, Spec};
 use super::wire::{Ended, Failure, Report};
 use crate::error::{Error, Kind, Result, quote, quote_path};
@@ -54,8 +54,8 @@ pub(super) struct Install<'a> {
 }
 
 /// Becomes the command; returns only if it can't.
-pub(super) fn become_command(spec: &Spec, limits: &Rlimit, install: Option<Install<'_>>) -> Refusal {
-    match attempt(spec, limits, install) {
+pub(super) fn become_command(spec: &Spec, callers: &Inherited, install: Option<Install<'_>>) -> Refusal {
+    match attempt(spec, callers, install) {
         Ok(never) => match never {},
         Err(refusal) => refusal,
     }
@@ -63,7 +63,7 @@ pub(super) fn become_command(spec: &Spec, limits: &Rlimit, install: Option<Insta
 
 enum Never {}
 
-fn attempt(spec: &Spec, limits: &Rlimit, install: Option<Install<'_>>) -> Result<Never, Refusal> {
+fn attempt(spec: &Spec, callers: &Inherited, install: Option<Install<'_>>) -> Result<Never, Refusal> {
     let command = &spec.process;
     let strings = |list: &[OsString]| -> Result<Vec<CString>> {
         let convert = |s: &OsString| CString::new(s.as_bytes()).map_err(|_| Error::input(format!("{} holds a NUL", quote(s.as_bytes()))));
@@ -75,10 +75,7 @@ fn attempt(spec: &Spec, limits: &Rlimit, install: Option<Install<'_>>) -> Result
         .map_err(|errno| Error::os(format!("can't change to the working directory {}", quote_path(&directory)), errno))?;
     let program = find_program(&command.argv, &command.env)?;
     let path = CString::new(program.as_os_str().as_bytes()).map_err(|_| Error::input("the program's name holds a NUL"))?;
-    if let Some(mask) = command.umask {
-        rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask & 0o777));
-    }
-    let _ = rustix::process::setrlimit(Resource::Nofile, *limits);
+    callers.restore(command.umask);
     process::restore_sigpipe();
     limit_capabilities(spec).map_err(|e| Error::os("can't limit capabilities", e))?;
     if let Some(install) = install {

@@ -5,12 +5,15 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::emulator::Emulator;
-use super::spec::{Namespace, Spec};
+use super::spec::{Namespace, Network, Spec};
 use super::wire::{CONTROL_FD, Failure, Processes, REQUEST_FD, Report, Request, Run};
 use super::{command, init, mounts, probe};
 use crate::error::{Error, IoContext, Result};
-use crate::sys::process;
+use crate::sys::{network, process};
 
 /// Argument zero of a sandbox process.
 pub(super) const NAME: &std::ffi::CStr = c"rootling-sandbox";
@@ -57,26 +60,44 @@ fn serve(mut request: File, control: &File, emulator: &dyn Emulator) -> Result<O
 
 fn run_command(mut run: Run<'_>, control: &File, emulator: &dyn Emulator) -> Result<Report> {
     let mut notices = std::mem::take(&mut run.notices);
-    let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    raise_descriptor_limit(&run.spec, &limits);
+    let callers = Inherited::replace(&run.spec);
+    if run.spec.network == Network::None {
+        network::raise_loopback().map_err(|e| Error::os("can't start the loopback device", e))?;
+    }
     if let Some(name) = &run.spec.hostname {
         rustix::system::sethostname(name.as_bytes()).map_err(|errno| Error::os("can't set the host name", errno))?;
     }
     let built = mounts::set_up(&run, &mut notices)?;
     if run.processes == Processes::Loose && built.stubs.is_empty() {
-        // Nothing is left to do for us afterwards, so we become the command.
-        let failed = command::become_command(&run.spec, &limits, None);
+        // Nothing is left to do for us afterwards, so we become the command; it ends with its caller nevertheless.
+        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+        let failed = command::become_command(&run.spec, &callers, None);
         return Ok(failed.into_report(notices));
     }
     let control: OwnedFd = control.as_fd().try_clone_to_owned().map_err(|e| Error::os("can't copy a descriptor", e))?;
-    init::Init::new(&run, built, limits, emulator, control).run(notices)
+    init::Init::new(&run, built, callers, emulator, control).run(notices)
 }
 
-/// Hundreds of layers are hundreds of descriptors; the command gets the old limit back.
-fn raise_descriptor_limit(spec: &Spec, limits: &rustix::process::Rlimit) {
-    if spec.root.layers() > 200 {
-        let raised = rustix::process::Rlimit { current: limits.maximum, maximum: limits.maximum };
-        let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+/// Properties of the caller's process that ours must not have, and that the command gets back.
+pub(super) struct Inherited {
+    descriptors: Rlimit,
+    umask: Mode,
+}
+
+impl Inherited {
+    /// Replaces them: modes are to come out as written, and hundreds of layers are hundreds of descriptors.
+    fn replace(spec: &Spec) -> Self {
+        let descriptors = getrlimit(Resource::Nofile);
+        if spec.root.layers() > 200 {
+            let _ = setrlimit(Resource::Nofile, Rlimit { current: descriptors.maximum, maximum: descriptors.maximum });
+        }
+        Self { descriptors, umask: rustix::process::umask(Mode::empty()) }
+    }
+
+    /// Puts them back, or what the command wants instead.
+    pub fn restore(&self, umask: Option<u32>) {
+        rustix::process::umask(umask.map_or(self.umask, |mask| Mode::from_raw_mode(mask & 0o777)));
+        let _ = setrlimit(Resource::Nofile, self.descriptors);
     }
 }
 

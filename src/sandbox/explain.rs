@@ -82,6 +82,11 @@ pub(super) fn reason(error: &io::Error) -> Option<(String, String)> {
         let cause = "a system call filter is in force, such as Docker's";
         return Some((cause.into(), "allow clone and unshare in the surrounding container (`--security-opt seccomp=unconfined`)".into()));
     }
+    if error.raw_os_error() == Some(libc::EPERM) {
+        // A chroot to where something is mounted can't be told from an ordinary root.
+        let cause = "no setting forbids it, so this process runs in a chroot or a security module is in force";
+        return Some((cause.into(), "run it outside of the chroot, or ask the administrators".into()));
+    }
     None
 }
 

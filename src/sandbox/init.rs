@@ -13,12 +13,12 @@ use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, S
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::Rlimit;
 use serde_json::Value;
 
 use super::command::{self, Install};
 use super::emulator::{Emulator, Supervision};
-use super::mounts::{Built, ProcKind};
+use super::enter::Inherited;
+use super::mounts::{Built, ProcKind, remove_stubs};
 use super::wire::{Ended, Processes, Report, Run};
 use crate::error::{Error, Result};
 use crate::sys::process::{self, Forked};
@@ -27,7 +27,7 @@ use crate::sys::process::{self, Forked};
 pub(super) struct Init<'a> {
     run: &'a Run<'a>,
     built: Built,
-    limits: Rlimit,
+    callers: Inherited,
     emulator: &'a dyn Emulator,
     control: OwnedFd,
 }
@@ -42,19 +42,19 @@ enum Message {
 }
 
 impl<'a> Init<'a> {
-    pub fn new(run: &'a Run<'a>, built: Built, limits: Rlimit, emulator: &'a dyn Emulator, control: OwnedFd) -> Self {
-        Self { run, built, limits, emulator, control }
+    pub fn new(run: &'a Run<'a>, built: Built, callers: Inherited, emulator: &'a dyn Emulator, control: OwnedFd) -> Self {
+        Self { run, built, callers, emulator, control }
     }
 
     /// Runs the command to its end, and everything it left behind.
     pub fn run(mut self, notices: Vec<String>) -> Result<Report> {
-        SigSet::all().thread_block().map_err(|errno| Error::os("can't block signals", errno))?;
-        if self.run.processes != Processes::Namespace {
-            rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-                .map_err(|errno| Error::os("can't adopt processes", errno))?;
-        }
-        let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-            .map_err(|errno| Error::os("can't watch signals", errno))?;
+        let report = self.run_command(notices);
+        remove_stubs(&self.built.stubs);
+        report
+    }
+
+    fn run_command(&mut self, notices: Vec<String>) -> Result<Report> {
+        let signals = self.take_signals()?;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .map_err(|errno| Error::os("can't make a socket pair", errno))?;
         let command = match process::fork().map_err(|e| Error::os("can't start a process", e))? {
@@ -81,9 +81,6 @@ impl<'a> Init<'a> {
             self.kill_rest();
             (status, supervisor.map(std::thread::ScopedJoinHandle::join))
         });
-        for stub in self.built.stubs.iter().rev() {
-            stub.remove();
-        }
         let emulation = match emulation {
             Some(Ok(value)) => Some(value?),
             Some(Err(_)) => return Err(Error::new("root emulation ended unexpectedly")),
@@ -97,10 +94,21 @@ impl<'a> Init<'a> {
         }
     }
 
+    /// Gets signals and orphans from now on.
+    fn take_signals(&self) -> Result<SignalFd> {
+        let fail = |errno: Errno| Error::os("can't watch signals", errno);
+        SigSet::all().thread_block().map_err(fail)?;
+        if self.run.processes != Processes::Namespace {
+            rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+                .map_err(|errno| Error::os("can't adopt processes", errno))?;
+        }
+        SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(fail)
+    }
+
     fn become_command(&self, channel: OwnedFd) -> ! {
         let emulator = self.emulator;
         let install = self.run.spec.emulation.as_ref().map(|spec| Install { emulator, spec, channel: channel.as_fd() });
-        let refusal = command::become_command(&self.run.spec, &self.limits, install);
+        let refusal = command::become_command(&self.run.spec, &self.callers, install);
         command::report_refusal(channel, refusal);
         std::process::exit(127)
     }

@@ -7,6 +7,7 @@
 //! Not here: images and the storage directory (callers hand over plain paths), what root emulation does ([`Emulator`] is
 //! only its seam), reading the environment, printing.
 
+mod attach;
 mod command;
 mod devices;
 mod emulator;

@@ -3,12 +3,13 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
+use super::attach::{bind_path, change_root, proc_path, read_only};
 use super::devices;
-use super::root::{Opened, Stage, open_directory, open_layers, open_stack, proc_path};
+use super::root::{Opened, Stage, open_directory, open_layers, open_stack};
 use super::spec::{Access, Devices, Missing, Mount, MountKind, Root, Spec};
 use super::target::{self, Shape, Walk};
 use super::wire::{Hardening, Processes, Run};
@@ -107,15 +108,20 @@ pub(super) fn set_up(run: &Run<'_>, notices: &mut Vec<String>) -> Result<Built> 
         _ => None,
     };
     let sources = spec.mounts.iter().map(open_source).collect::<Result<Vec<_>>>()?;
-    let items = items(spec, sources, &mut opened.stage)?;
+    let binfmt = register_interpreters(&spec.binfmt, notices)?;
+    let items = items(spec, binfmt, sources, &mut opened.stage)?;
     let root = mount_root(opened, &items)?;
     let mut done = Progress { run, root: root.as_fd(), proc: ProcKind::Own, stubs: Vec::new(), notices };
-    for item in &items {
-        done.mount(item)?;
-    }
+    let result = items.iter().try_for_each(|item| done.mount(item));
     let Progress { proc, stubs, .. } = done;
-    change_root(root.as_fd())?;
-    Ok(Built { upper, proc, stubs })
+    let changed = change_root(root.as_fd());
+    match result.and(changed) {
+        Ok(()) => Ok(Built { upper, proc, stubs }),
+        Err(error) => {
+            remove_stubs(&stubs);
+            Err(error)
+        }
+    }
 }
 
 /// What a mount is made of, opened while the host can be seen.
@@ -144,9 +150,44 @@ fn open_host(source: &Path) -> Result<Origin> {
         .map_err(|errno| Error::os(format!("can't bind-mount {}", quote_path(source)), errno))
 }
 
+/// Where `binfmt_misc` is mounted, on the host as well as inside.
+const BINFMT: &str = "proc/sys/fs/binfmt_misc";
+
+/// Gives this user namespace interpreters of its own, while those of the host can be seen. They are gone when nothing holds the mount
+/// any more, so it is going to be in the container's `/proc`.
+fn register_interpreters(lines: &[String], notices: &mut Vec<String>) -> Result<Option<OwnedFd>> {
+    if lines.is_empty() {
+        return Ok(None);
+    }
+    // Over the host's, in this mount namespace only: nothing an interpreter could be in gets hidden.
+    let place = Path::new("/").join(BINFMT);
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let mounted = rustix::mount::mount("binfmt_misc", &place, "binfmt_misc", flags, c"")
+        .and_then(|()| rustix::fs::open(&place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()));
+    let mounted = match mounted {
+        Ok(mounted) => mounted,
+        Err(errno) => {
+            let why = crate::error::describe_io(&errno.into());
+            notices.push(format!("this machine refuses a binfmt_misc for the command ({why}); only its own registrations count"));
+            return Ok(None);
+        }
+    };
+    for line in lines {
+        let fail = |e: std::io::Error| Error::os(format!("can't register the interpreter {}", quote(line)), e);
+        let register =
+            rustix::fs::openat(&mounted, "register", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| fail(e.into()))?;
+        std::io::Write::write_all(&mut std::fs::File::from(register), line.as_bytes()).map_err(fail)?;
+    }
+    Ok(Some(mounted))
+}
+
 /// Everything to be mounted, in order.
-fn items(spec: &Spec, sources: Vec<Source<'_>>, stage: &mut Stage) -> Result<Vec<Item>> {
+fn items(spec: &Spec, binfmt: Option<OwnedFd>, sources: Vec<Source<'_>>, stage: &mut Stage) -> Result<Vec<Item>> {
     let mut items = vec![Item::system("proc", What::Proc), Item::system("sys", What::Sys), Item::system("dev", What::Dev)];
+    if let Some(binfmt) = binfmt {
+        let what = What::Bind { origin: Origin::InPlace(binfmt), access: Access::ReadWrite };
+        items.insert(1, Item { missing: Missing::Skip, ..Item::system(BINFMT, what) });
+    }
     for (mount, source) in spec.mounts.iter().zip(sources) {
         let access = mount.access;
         let what = match (&mount.kind, source) {
@@ -299,68 +340,13 @@ impl Progress<'_> {
     }
 }
 
-/// Bind-mounts what is open on a directory that can be named.
-pub(super) fn bind(source: BorrowedFd<'_>, target: &Path, access: Access) -> Result<()> {
-    let fail = |errno: Errno| Error::os(format!("can't bind-mount {}", quote_path(target)), errno);
-    bind_path(&proc_path(source), target).map_err(fail)?;
-    if access == Access::ReadOnly {
-        let mounted = rustix::fs::open(target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
-        read_only(mounted.as_fd()).map_err(fail)?;
-    }
-    Ok(())
-}
-
-/// Always recursive: mounts below that came from a more privileged namespace can't be left out (`EINVAL`).
-fn bind_path(source: &Path, target: &Path) -> Result<(), Errno> {
-    rustix::mount::mount_bind_recursive(source, target)
-}
-
-/// Makes a mount and those below it read-only.
-fn read_only(mounted: BorrowedFd<'_>) -> Result<(), Errno> {
-    match crate::sys::mount::set_read_only(mounted) {
-        Ok(()) => Ok(()),
-        // Before Linux 5.12 the mount itself has to do; those below keep their own permissions. Flags that are locked must be named again.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
-            let has = rustix::fs::fstatvfs(mounted)?.f_flag;
-            let mut flags = MountFlags::BIND | MountFlags::RDONLY;
-            for (flag, mount_flag) in [
-                (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
-                (StatVfsMountFlags::NODEV, MountFlags::NODEV),
-                (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
-                (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
-                (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
-                (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
-            ] {
-                if has.contains(flag) {
-                    flags |= mount_flag;
-                }
-            }
-            rustix::mount::mount_remount(proc_path(mounted), flags, c"")
-        }
-        Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
-    }
-}
-
-/// Makes the mount this process' root directory and puts the host's out of reach.
-fn change_root(mount: BorrowedFd<'_>) -> Result<()> {
-    let fail = |errno: Errno| Error::os("can't change the root directory", errno);
-    rustix::process::fchdir(mount).map_err(fail)?;
-    match rustix::process::pivot_root(".", ".") {
-        // The old root now lies over the new one.
-        Ok(()) => rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(fail)?,
-        // The machine runs from its initramfs (diskless nodes), which can't be pivoted away; it can be covered.
-        Err(Errno::INVAL) => {
-            rustix::mount::mount_move(".", "/").map_err(fail)?;
-            rustix::process::chroot(".").map_err(fail)?;
-        }
-        Err(errno) => return Err(fail(errno)),
-    }
-    rustix::process::chdir("/").map_err(fail)
+/// Removes mount points where nothing was put. To be called with the command gone, in the container's root.
+pub(super) fn remove_stubs(stubs: &[Stub]) {
+    stubs.iter().rev().for_each(Stub::remove);
 }
 
 impl Stub {
-    /// Removes it if nothing was put there. To be called with the command gone, in the container's root.
-    pub fn remove(&self) {
+    fn remove(&self) {
         let _ = rustix::mount::unmount(Path::new("/").join(self.path.as_relative()), UnmountFlags::DETACH);
         let mut path = Some(self.path.clone());
         for at in 0..self.made {

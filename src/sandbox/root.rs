@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
-use super::mounts::bind;
+use super::attach::{bind, proc_path};
 use super::spec::{Access, Root};
 use super::target::{self, Shape, Walk};
 use crate::error::{Error, Kind, Result, quote, quote_path};
@@ -376,9 +376,4 @@ pub(super) fn open_directory(path: &Path) -> Result<OwnedFd> {
 
 fn open_path(directory: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(directory, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// A path that leads to an open file, for calls that take no descriptor.
-pub(super) fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
-    format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
 }

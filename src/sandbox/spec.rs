@@ -38,6 +38,9 @@ pub struct Spec {
     pub capabilities: Capabilities,
     /// Whether programs with a setuid bit or file capabilities may raise the command's privileges.
     pub privileges: Privileges,
+    /// Interpreters of foreign programs: lines as written to `binfmt_misc`'s `register`, with the flag `F` and interpreters of the
+    /// host. They hold inside only. Needs Linux 6.7 and a private PID namespace, else there is a notice.
+    pub binfmt: Vec<String>,
     /// Root emulation, in the words of the [`super::Emulator`].
     pub emulation: Option<Value>,
 }

@@ -4,6 +4,7 @@ pub mod capability;
 pub mod fs;
 pub mod mount;
 pub mod namespace;
+pub mod network;
 pub mod notify;
 pub mod process;
 pub mod seccomp;
