@@ -37,6 +37,9 @@ pub(super) enum Body {
     HardLink(Vec<u8>),
 }
 
+/// The most that one entry's headers may take; sparse maps, the largest of them, are limited to 100,000 pieces.
+const MAX_HEADER: usize = 8 << 20;
+
 /// A tar being read.
 pub(super) struct Archive<R> {
     source: R,
@@ -135,10 +138,15 @@ impl<R: BufRead> Archive<R> {
         Ok(parsed)
     }
 
-    /// Sees to it that `carry` holds at least `want` bytes; false if the source ends before.
+    /// Sees to it that `carry` holds at least `want` bytes, and more than before; false if the source ends first.
     fn gather(&mut self, want: usize) -> Result<bool> {
         self.carry.drain(..self.carry_at);
         self.carry_at = 0;
+        // The parser asks for too little when a line of a sparse map does not end.
+        let want = if want > self.carry.len() { want } else { 2 * self.carry.len() };
+        if want > MAX_HEADER {
+            return Err(Malformed("a header has no end".into()).after(&self.current));
+        }
         while self.carry.len() < want {
             let more = self.source.fill_buf().map_err(read_error)?;
             if more.is_empty() {

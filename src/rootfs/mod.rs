@@ -32,3 +32,6 @@ pub mod tree;
 pub mod unpack;
 pub mod view;
 pub mod writer;
+
+#[cfg(test)]
+mod tests;

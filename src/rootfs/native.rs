@@ -3,7 +3,7 @@
 //! Every path here is physical: each of its directories is really one. Directories are opened one component at a time without
 //! following symlinks and a few stay open, so no entry, however hostile its name, is ever made outside the tree, on any kernel.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,14 +19,23 @@ use crate::sys::fs::remove::remove_tree;
 use crate::sys::fs::xattr::{self, Target};
 use crate::sys::fs::{self, FileStat};
 
-/// How many directories stay open; layers are unpacked side by side and the usual limit is 1024 descriptors.
-const OPEN_DIRS: usize = 64;
+/// How many of the innermost directories stay open, and how many levels lie between those further out that do. Even the deepest
+/// path then needs a hundred descriptors: layers are unpacked side by side and the usual limit is 1024.
+const OPEN_DIRS: usize = 32;
+const OPEN_EVERY: usize = 32;
+
+/// The most memory that paths of implicit directories may take. A tar of a few kilobytes can name thousands of directories of
+/// thousands of bytes each; no real layer comes near this.
+const MAX_IMPLICIT: usize = 64 << 20;
 
 /// A tree being written.
 pub(super) struct NativeTree {
     layer: PathBuf,
     root: Arc<OwnedFd>,
-    open: HashMap<Box<[u8]>, Arc<OwnedFd>>,
+    /// The directories from the root to the one used last, whose path is `open_path`.
+    open: Vec<Level>,
+    open_path: Vec<u8>,
+    implicit_bytes: usize,
     /// Grows with what the tree can't say natively; shared with a view while nothing is written.
     pub record: Arc<Record>,
     /// Directories' times, set at the end since every new entry changes them.
@@ -59,7 +68,9 @@ impl NativeTree {
         Ok(Self {
             layer: layer.to_owned(),
             root: Arc::new(root),
-            open: HashMap::new(),
+            open: Vec::new(),
+            open_path: Vec::new(),
+            implicit_bytes: 0,
             record: Arc::default(),
             times: BTreeMap::new(),
             umask: fs::umask(),
@@ -82,39 +93,51 @@ impl NativeTree {
         if path.is_empty() {
             return Ok(Some(self.root.clone()));
         }
-        if let Some(dir) = self.open.get(path) {
-            return Ok(Some(dir.clone()));
-        }
-        let mut known = path.len();
-        let mut dir = loop {
-            known = path[..known].iter().rposition(|&b| b == b'/').unwrap_or(0);
-            if known == 0 {
-                break self.root.clone();
+        self.leave_to(path);
+        let mut at = self.open.iter().rposition(|level| level.dir.is_some()).map_or(0, |level| level + 1);
+        let mut dir = at.checked_sub(1).and_then(|level| self.open[level].dir.clone()).unwrap_or_else(|| self.root.clone());
+        loop {
+            let start = at.checked_sub(1).map_or(0, |level| self.open[level].end + 1);
+            if start > path.len() {
+                return Ok(Some(dir));
             }
-            if let Some(dir) = self.open.get(&path[..known]) {
-                break dir.clone();
-            }
-        };
-        while known < path.len() {
-            let start = if known == 0 { 0 } else { known + 1 };
-            let end = path[start..].iter().position(|&b| b == b'/').map_or(path.len(), |at| start + at);
+            let end = path[start..].iter().position(|&b| b == b'/').map_or(path.len(), |slash| start + slash);
             dir = match fs::open_dir(&*dir, &path[start..end]) {
                 Ok(dir) => Arc::new(dir),
                 Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => return Ok(None),
                 Err(e) => return Err(trouble("open", path, e)),
             };
-            self.keep_open(&path[..end], dir.clone());
-            known = end;
+            self.enter(at, &path[..end], dir.clone());
+            at += 1;
         }
-        Ok(Some(dir))
     }
 
-    fn keep_open(&mut self, path: &[u8], dir: Arc<OwnedFd>) {
-        // Layers come sorted by directory, so that what was opened long ago is hardly needed again.
-        if self.open.len() >= OPEN_DIRS {
-            self.open.clear();
+    /// Closes the directories that are not above or at `path`.
+    fn leave_to(&mut self, path: &[u8]) {
+        let same = self.open_path.iter().zip(path).take_while(|(a, b)| a == b).count();
+        while let Some(level) = self.open.last() {
+            let holds = level.end <= same && (path.len() == level.end || path[level.end] == b'/');
+            if holds {
+                break;
+            }
+            self.open.pop();
         }
-        self.open.insert(path.into(), dir);
+        self.open_path.truncate(self.open.last().map_or(0, |level| level.end));
+    }
+
+    /// Notes the directory opened at a level.
+    fn enter(&mut self, at: usize, path: &[u8], dir: Arc<OwnedFd>) {
+        let level = Level { end: path.len(), dir: Some(dir) };
+        match self.open.get_mut(at) {
+            Some(known) => *known = level,
+            None => {
+                self.open_path.extend_from_slice(&path[self.open_path.len()..]);
+                self.open.push(level);
+            }
+        }
+        if let Some(outer) = at.checked_sub(OPEN_DIRS).filter(|outer| outer % OPEN_EVERY != 0) {
+            self.open[outer].dir = None;
+        }
     }
 
     /// The directory that holds `path`, and its name there.
@@ -188,6 +211,10 @@ impl NativeTree {
         let replaced = self.stat(path)?.is_some();
         self.put_dir(path, &Meta::new(Kind::Directory, 0o755))?;
         if !replaced {
+            self.implicit_bytes += path.as_bytes().len();
+            if self.implicit_bytes > MAX_IMPLICIT {
+                return Err(Error::with_kind(ErrorKind::Corrupt, "too many directories without an entry of their own"));
+            }
             self.record_mut().implicit.insert(path.clone());
         }
         Ok(())
@@ -292,6 +319,7 @@ impl NativeTree {
         let Some(stat) = fs::stat_if_any(&*dir, name).map_err(|e| trouble("read", path.as_bytes(), e))? else { return Ok(()) };
         if stat.is_dir() {
             self.open.clear();
+            self.open_path.clear();
             let below: Vec<_> = self.times.range(path..).map(|(p, _)| p).take_while(|p| p.starts_with(path)).cloned().collect();
             for path in below {
                 self.times.remove(&path);
@@ -339,6 +367,12 @@ impl NativeTree {
         self.record.save(&self.layer)?;
         Ok(Finished { record: self.record, lost_xattrs: self.lost_xattrs })
     }
+}
+
+/// A directory on the path used last: where its own path ends, and the directory itself unless it lies too far out.
+struct Level {
+    end: usize,
+    dir: Option<Arc<OwnedFd>>,
 }
 
 /// What is known of a tree when it is done.

@@ -183,7 +183,7 @@ pub(super) fn follow(path: &ImagePath, mut look: impl FnMut(&ImagePath) -> Resul
             Met::Symlink(target) => {
                 links += 1;
                 if links > MAX_SYMLINKS {
-                    return Err(Error::input(format!("too many symbolic links in {}", quote(path.to_string()))));
+                    return Err(malformed(format!("too many symbolic links in {}", quote(path.to_string()))));
                 }
                 if target.starts_with(b"/") {
                     at = ImagePath::root();

@@ -221,10 +221,19 @@ impl View {
         if let Some(layers) = self.cache().get(path) {
             return Ok(layers.clone());
         }
-        let candidates: Arc<[usize]> = match path.parent() {
-            None => (0..self.layers.len()).rev().collect(),
-            Some(parent) => self.merged(&parent)?,
-        };
+        // By a loop, since hostile paths have thousands of components.
+        let mut layers = self.merge(&ImagePath::root(), &(0..self.layers.len()).rev().collect::<Vec<_>>())?;
+        for dir in path.ancestors().chain((!path.is_root()).then(|| path.clone())) {
+            layers = self.merge(&dir, &layers)?;
+        }
+        Ok(layers)
+    }
+
+    /// Those of the parent directory's layers that have a part in a directory.
+    fn merge(&self, path: &ImagePath, candidates: &[usize]) -> Result<Arc<[usize]>> {
+        if let Some(layers) = self.cache().get(path) {
+            return Ok(layers.clone());
+        }
         let mut layers = Vec::new();
         for (at, &layer) in candidates.iter().enumerate() {
             let Some(stat) = fs::stat_if_any(self.root(layer)?, path.as_relative()).map_err(|e| trouble("read", path, e))? else {

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 /// The longest value and the longest list of names the kernel knows.
@@ -18,8 +18,20 @@ const MAX_LEN: usize = 64 << 10;
 pub enum Target<'a> {
     /// What is open, not with `O_PATH`.
     Fd(BorrowedFd<'a>),
-    /// An entry of a directory.
+    /// An entry of a directory, or of one below it; a symlink in the last component is not followed.
     At(BorrowedFd<'a>, &'a [u8]),
+}
+
+/// The longest path that still fits behind `/proc/self/fd/N/` into the kernel's 4096 bytes.
+const LONG: usize = 4000;
+
+/// Asks about an entry by a path string; from one that is too long it opens the directory first.
+fn at<T>(dir: BorrowedFd<'_>, name: &[u8], ask: impl FnOnce(&[u8]) -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    let slash = name.iter().rposition(|&b| b == b'/').filter(|_| name.len() > LONG);
+    let Some(slash) = slash else { return ask(&proc_path(dir, name)) };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let parent = rustix::fs::openat(dir, &name[..slash], flags, Mode::empty())?;
+    ask(&proc_path(parent.as_fd(), &name[slash + 1..]))
 }
 
 /// Names of a file's xattrs; empty where the file system has none.
@@ -39,7 +51,7 @@ pub fn list(target: Target<'_>) -> io::Result<Vec<Vec<u8>>> {
 fn list_into<'b>(target: Target<'_>, buffer: &'b mut [MaybeUninit<u8>]) -> rustix::io::Result<(&'b mut [u8], &'b mut [MaybeUninit<u8>])> {
     match target {
         Target::Fd(fd) => rustix::fs::flistxattr(fd, buffer),
-        Target::At(dir, name) => rustix::fs::llistxattr(proc_path(dir, name).as_slice(), buffer),
+        Target::At(dir, name) => at(dir, name, |path| rustix::fs::llistxattr(path, buffer)),
     }
 }
 
@@ -67,7 +79,7 @@ fn get_into<'b>(
 ) -> rustix::io::Result<(&'b mut [u8], &'b mut [MaybeUninit<u8>])> {
     match target {
         Target::Fd(fd) => rustix::fs::fgetxattr(fd, name, buffer),
-        Target::At(dir, entry) => rustix::fs::lgetxattr(proc_path(dir, entry).as_slice(), name, buffer),
+        Target::At(dir, entry) => at(dir, entry, |path| rustix::fs::lgetxattr(path, name, buffer)),
     }
 }
 
@@ -75,7 +87,7 @@ fn get_into<'b>(
 pub fn set(target: Target<'_>, name: &[u8], value: &[u8]) -> io::Result<()> {
     Ok(match target {
         Target::Fd(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
-        Target::At(dir, entry) => rustix::fs::lsetxattr(proc_path(dir, entry).as_slice(), name, value, XattrFlags::empty()),
+        Target::At(dir, entry) => at(dir, entry, |path| rustix::fs::lsetxattr(path, name, value, XattrFlags::empty())),
     }?)
 }
 
@@ -83,7 +95,7 @@ pub fn set(target: Target<'_>, name: &[u8], value: &[u8]) -> io::Result<()> {
 pub fn remove(target: Target<'_>, name: &[u8]) -> io::Result<()> {
     let removed = match target {
         Target::Fd(fd) => rustix::fs::fremovexattr(fd, name),
-        Target::At(dir, entry) => rustix::fs::lremovexattr(proc_path(dir, entry).as_slice(), name),
+        Target::At(dir, entry) => at(dir, entry, |path| rustix::fs::lremovexattr(path, name)),
     };
     match removed {
         Err(Errno::NOTSUP | Errno::NODATA) => Ok(()),
