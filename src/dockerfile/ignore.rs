@@ -106,9 +106,9 @@ impl Ignore {
         let path = path.as_ref();
         let mut matched = Matched { hits: Vec::with_capacity(self.patterns.len()), ignored: false };
         for (i, pattern) in self.patterns.iter().enumerate() {
-            let inherited = parent.hits.get(i).copied().unwrap_or(false);
-            // A pattern that is not asked here may still be decisive further down, so only what is known is handed on.
-            let hit = inherited || pattern.exception == matched.ignored && pattern.matches(path);
+            // Every pattern is asked, also one that can't change the answer here: further down it may. (Moby's own walk does not
+            // ask, and so differs from its own answer for a single path: `*`, `!a/**`, `*` takes `a/b` there.)
+            let hit = parent.hits.get(i).copied().unwrap_or(false) || pattern.matches(path);
             if hit {
                 matched.ignored = !pattern.exception;
             }
@@ -338,6 +338,7 @@ mod tests {
             ("a\n!a/*/c", "a/b/c", false),
             ("a/b\n!a\na/b", "a/b", true),
             ("!a\na", "a", true),
+            ("*\n!a/**\n*", "a/b", true),
             ("# a\n\n  b  \n", "b", true),
             ("# a\n", "# a", false),
             (" #a", "#a", true),
