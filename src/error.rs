@@ -73,6 +73,7 @@ struct Inner {
     place: Option<Place>,
     causes: Vec<String>,
     hints: Vec<String>,
+    exit_code: Option<u8>,
 }
 
 impl Error {
@@ -83,7 +84,7 @@ impl Error {
 
     /// Starts an error of a kind.
     pub fn with_kind(kind: Kind, what: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, what: what.into(), place: None, causes: Vec::new(), hints: Vec::new() }))
+        Self(Box::new(Inner { kind, what: what.into(), place: None, causes: Vec::new(), hints: Vec::new(), exit_code: None }))
     }
 
     /// Starts an error about something the user wrote.
@@ -132,6 +133,18 @@ impl Error {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hints.push(hint.into());
         self
+    }
+
+    /// Sets the code to exit with, where a command's own is to be passed on.
+    #[must_use]
+    pub fn exit_code(mut self, code: u8) -> Self {
+        self.0.exit_code = Some(code);
+        self
+    }
+
+    /// The code to exit with, if it is not the usual one.
+    pub fn code(&self) -> Option<u8> {
+        self.0.exit_code
     }
 
     /// Wraps this error: `what` becomes the headline, the old headline the first cause; place, kind and hints stay.

@@ -94,6 +94,8 @@ impl Index {
 }
 
 /// What a manifest URL can answer with.
+// There is one at a time.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum ManifestOrIndex {
     /// One image.

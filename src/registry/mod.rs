@@ -1,1 +1,33 @@
 //! OCI distribution over HTTP; the only module that names the HTTP client.
+//!
+//! Synchronous outside, tokio inside. No environment variable and no configuration path is known here: [`Settings`] come in as
+//! plain data, [`RegistriesConf`] and [`Credentials`] read the files whose paths they are given. Nothing is loaded or started
+//! before the first request needs it (CA certificates only for HTTPS).
+//!
+//! A request passes, outermost first: [`Client`] (endpoints: mirrors, then the registry) -> `transport` (retries, 401, plain
+//! HTTP or TLS) -> `redirect` (hops, where credentials may go) -> `connections` (one HTTP client per kind of trust).
+//!
+//! Not here: pushing, and what a manifest means (`transfer`).
+//!
+//! Source: OCI distribution-spec 1.1, Docker's token authentication (distribution, docs/spec/auth), containers-registries.conf(5),
+//! containers-auth.json(5), containers-certs.d(5).
+
+mod blob;
+mod challenge;
+mod client;
+mod connections;
+mod credentials;
+mod fault;
+mod names;
+mod redirect;
+mod registries_conf;
+mod retry;
+mod settings;
+mod token;
+mod transport;
+
+pub use blob::BlobStream;
+pub use client::{Client, FetchedManifest};
+pub use credentials::{Credentials, Login};
+pub use registries_conf::{Endpoint, RegistriesConf, Security};
+pub use settings::{Patience, Settings, TlsVerify};

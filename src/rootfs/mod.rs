@@ -1,1 +1,34 @@
 //! A tree that is an image: unpack, pack, view, copy, hash. The only door into an image.
+//!
+//! Not here: where layers are kept and when (`store`), what goes into them (`build`), mounting (`sandbox`).
+//!
+//! A *layer directory* `L` holds `L/fs/`, the tree in overlayfs' on-disk form, and, where that tree can't say everything,
+//! `L/record` ([`record::Record`]). In `fs/`:
+//!
+//! - a whiteout is a character device 0:0; a directory whose lower content is hidden carries the xattr `user.overlay.opaque`;
+//! - all entries belong natively to the one user; files are at least `rw-------`, directories `rwx------` for them;
+//! - a true owner, mode or type that differs is in the xattr [`meta::OVERRIDE_XATTR`] ([`meta::Override`]);
+//!   an entry without one is owned by 0:0 and has its native mode;
+//! - device nodes are empty regular files with an override;
+//! - xattrs one can't set unprivileged (`security.*`, `trusted.*`) are kept as `user.rootling.xattr.<name>`.
+//!
+//! Symlinks and FIFOs can't hold user xattrs: their overrides are in the record.
+
+mod archive;
+mod chunks;
+pub mod compress;
+mod entry;
+mod gzip;
+pub mod hash;
+pub mod meta;
+mod native;
+pub mod pack;
+pub mod record;
+mod scan;
+pub mod seal;
+pub mod snapshot;
+mod tar_writer;
+pub mod tree;
+pub mod unpack;
+pub mod view;
+pub mod writer;

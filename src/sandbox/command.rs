@@ -78,7 +78,7 @@ fn attempt(spec: &Spec, limits: &Rlimit, install: Option<Install<'_>>) -> Result
     if let Some(mask) = command.umask {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask & 0o777));
     }
-    let _ = rustix::process::setrlimit(Resource::Nofile, limits.clone());
+    let _ = rustix::process::setrlimit(Resource::Nofile, *limits);
     process::restore_sigpipe();
     limit_capabilities(spec).map_err(|e| Error::os("can't limit capabilities", e))?;
     if let Some(install) = install {

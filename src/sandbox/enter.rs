@@ -50,7 +50,7 @@ fn serve(mut request: File, control: &File, emulator: &dyn Emulator) -> Result<O
     read.map_err(|e| Error::os("can't read the sandbox's request", e))?;
     drop(request);
     match serde_json::from_slice(&text).map_err(|e| Error::new("can't understand the sandbox's request").cause(e))? {
-        Request::Run(run) => run_command(run, control, emulator).map(Some),
+        Request::Run(run) => run_command(*run, control, emulator).map(Some),
         Request::Probe(dir) => Ok(Some(Report::Probed(probe::inside(&dir)))),
     }
 }

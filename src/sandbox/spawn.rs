@@ -189,7 +189,7 @@ pub fn spawn(spec: &Spec, io: Stdio) -> Result<Running> {
     }
     let mut namespaces = wanted(spec, run.processes);
     loop {
-        let started = start(&Request::Run(run.clone()), run.processes, spec.id_map, namespaces, &streams.theirs);
+        let started = start(&Request::Run(Box::new(run.clone())), run.processes, spec.id_map, namespaces, &streams.theirs);
         match started {
             Ok(sandbox) => return Ok(Running { stdin, stdout, stderr, sandbox }),
             Err((LaunchStep::Clone, cause)) => match run.lower(namespaces) {

@@ -21,7 +21,7 @@ pub(super) const CONTROL_FD: i32 = 4;
 #[derive(Serialize, Deserialize)]
 pub(super) enum Request<'a> {
     /// Run a command.
-    Run(Run<'a>),
+    Run(Box<Run<'a>>),
     /// Find out what works; the directory to try overlays in.
     Probe(#[serde(with = "bytes")] std::path::PathBuf),
 }

@@ -1,0 +1,86 @@
+//! The build context: a directory, its ignore file, and the remembered digests of its files.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::dockerfile::ignore::Ignore;
+use crate::error::{Error, IoContext, Result, quote_path};
+use crate::oci::Digest;
+use crate::rootfs::hash::{Hashes, Source as Stat};
+use crate::rootfs::record::Record;
+use crate::rootfs::view::{LayerDir, Node, View};
+use crate::store::Store;
+
+use super::sources::Source;
+
+/// An opened context.
+pub struct Context {
+    directory: PathBuf,
+    view: View,
+    ignore: Ignore,
+    hashes: Hashes,
+}
+
+impl Context {
+    /// Opens a directory. Nothing in it is read before a step needs it.
+    pub fn open(store: &Store, directory: &Path, ignore: Option<&(String, String)>) -> Result<Self> {
+        let directory = std::fs::canonicalize(directory).doing("open the build context", directory)?;
+        if !directory.is_dir() {
+            return Err(Error::input(format!("the build context {} is not a directory", quote_path(&directory))));
+        }
+        let ignore = match ignore {
+            Some((name, text)) => Ignore::parse(name, text.as_bytes())?,
+            None => Ignore::default(),
+        };
+        let hashes = Hashes::load(&store.hashes())?;
+        let view = View::new(vec![LayerDir { fs: directory.clone(), record: Arc::new(Record::default()) }]);
+        Ok(Self { directory, view, ignore, hashes })
+    }
+
+    /// The context to copy from.
+    pub fn source(&self) -> Source<'_> {
+        Source { view: &self.view, ignore: Some(&self.ignore), name: "the build context".into() }
+    }
+
+    /// The digest of a file's content, read only if the file changed since it was read last.
+    pub fn content(&mut self, node: &Node) -> Result<Digest> {
+        let path = self.directory.join(node.path.as_relative());
+        let found = std::fs::symlink_metadata(&path).doing("read", &path)?;
+        let time = |seconds: i64, nanoseconds: i64| (seconds, u32::try_from(nanoseconds).unwrap_or_default());
+        let stat = Stat {
+            path: node.path.clone(),
+            kind: node.meta.kind,
+            mode: node.meta.mode,
+            size: found.size(),
+            mtime: time(found.mtime(), found.mtime_nsec()),
+            ctime: time(found.ctime(), found.ctime_nsec()),
+            dev: found.dev(),
+            ino: found.ino(),
+            nlink: found.nlink(),
+        };
+        self.hashes.hash_file(&self.directory, &stat)
+    }
+
+    /// Writes down what was read, for the next build.
+    pub fn save(&mut self) -> Result<()> {
+        self.hashes.save()
+    }
+}
+
+/// The ignore file: `NAME.dockerignore` beside the Dockerfile, else `.dockerignore` in the context (as BuildKit).
+pub fn ignore_file(context: &Path, dockerfile: Option<&Path>) -> Result<Option<(String, String)>> {
+    let beside = dockerfile.map(|path| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".dockerignore");
+        PathBuf::from(name)
+    });
+    for path in beside.into_iter().chain([context.join(".dockerignore")]) {
+        match std::fs::read(&path) {
+            Ok(bytes) => return Ok(Some((path.display().to_string(), String::from_utf8_lossy(&bytes).into_owned()))),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {}
+            Err(e) => return Err(Error::io("read", &path, e)),
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,266 @@
+//! From an instruction to what is to be done: variables replaced, paths made absolute, names of stages found.
+
+use crate::dockerfile::ast::{self, CopySource, Dockerfile, Instruction, Invocation, Kind, Security, Transfer};
+use crate::dockerfile::expand::{Expanded, Mode, expand};
+use crate::error::{Error, Kind as ErrorKind, Result, quote};
+use crate::oci::ImagePath;
+
+use super::chmod::Chmod;
+use super::config_step::Change;
+use super::copy::{Archives, Destination};
+use super::state::State;
+
+/// What an instruction comes to.
+#[derive(Debug)]
+pub enum Action {
+    /// Changes the config.
+    Config(Change),
+    /// Runs a command.
+    Run(Command),
+    /// Copies files.
+    Copy(Copy),
+    /// Makes a directory and goes there.
+    Workdir(String),
+}
+
+/// A RUN.
+#[derive(Debug, PartialEq)]
+pub struct Command {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// A here-document that begins with `#!`: a file to run instead of a shell's text.
+    pub script: Option<Script>,
+    /// `--network=none`.
+    pub network: Network,
+}
+
+/// A program given in the Dockerfile.
+#[derive(Debug, PartialEq)]
+pub struct Script {
+    /// Its file name.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// Which network a RUN sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// The machine's.
+    Host,
+    /// None.
+    None,
+}
+
+/// A COPY or ADD.
+#[derive(Debug)]
+pub struct Copy {
+    /// Patterns, relative to the source's root.
+    pub sources: Vec<String>,
+    /// Files given in the Dockerfile: name and text.
+    pub inline: Vec<(String, String)>,
+    /// Where to.
+    pub destination: Destination,
+    /// `--from`: a stage or an image.
+    pub from: Option<String>,
+    /// `--chown`, names or numbers.
+    pub chown: Option<String>,
+    /// `--chmod`.
+    pub chmod: Option<Chmod>,
+    /// ADD unpacks.
+    pub archives: Archives,
+}
+
+/// What resolving depends on besides the instruction.
+pub struct Resolver<'a> {
+    /// For positions in errors, and the escape character.
+    pub file: &'a Dockerfile,
+    /// The stage so far.
+    pub state: &'a State,
+    /// `--build-arg`.
+    pub arguments: &'a std::collections::BTreeMap<String, String>,
+    /// The global arguments.
+    pub globals: &'a std::collections::BTreeMap<String, String>,
+}
+
+impl Resolver<'_> {
+    /// Resolves.
+    pub fn resolve(&self, instruction: &Instruction) -> Result<Action> {
+        let change = match &instruction.kind {
+            Kind::From(_) => return Err(Error::input("FROM can't be a trigger")),
+            Kind::Run(run) => return self.run(run),
+            Kind::Copy(copy) => return self.copy(copy),
+            Kind::Add(add) => return self.add(add),
+            Kind::Workdir(path) => {
+                let path = self.word(path)?;
+                if path.is_empty() {
+                    return Err(Error::input("WORKDIR names no directory after its variables are replaced"));
+                }
+                let path = ImagePath::clean(&self.state.config.config.working_dir).resolve(&path);
+                return Ok(Action::Workdir(path.to_string()));
+            }
+            Kind::Arg(arguments) => {
+                Change::Arg(arguments.iter().map(|(name, default)| self.argument(name, default.as_deref())).collect::<Result<_>>()?)
+            }
+            Kind::Env(pairs) => Change::Env(self.pairs(pairs)?),
+            Kind::Label(pairs) => Change::Label(self.pairs(pairs)?),
+            Kind::User(user) => Change::User(self.word(user)?),
+            Kind::Expose(ports) => {
+                let mut words = Vec::new();
+                for port in ports {
+                    words.extend(self.expand(port, Mode::Words)?.words);
+                }
+                Change::Expose(words)
+            }
+            Kind::Volume(volumes) => Change::Volume(self.words(volumes)?),
+            Kind::Cmd(line) => Change::Cmd(line.clone()),
+            Kind::Entrypoint(line) => Change::Entrypoint(line.clone()),
+            Kind::Shell(shell) => Change::Shell(shell.clone()),
+            Kind::StopSignal(signal) => Change::StopSignal(self.word(signal)?),
+            Kind::Healthcheck(check) => Change::Healthcheck(check.clone()),
+            Kind::Onbuild(onbuild) => Change::Onbuild(onbuild.trigger.clone()),
+            Kind::Maintainer(name) => Change::Maintainer(name.clone()),
+        };
+        Ok(Action::Config(change))
+    }
+
+    /// `--build-arg`, else the default, else the global argument of that name.
+    fn argument(&self, name: &str, default: Option<&str>) -> Result<(String, Option<String>)> {
+        let value = match (self.arguments.get(name), default) {
+            (Some(given), _) => Some(given.clone()),
+            (None, Some(default)) => Some(self.word(default)?),
+            (None, None) => self.globals.get(name).cloned(),
+        };
+        Ok((name.to_owned(), value))
+    }
+
+    fn run(&self, run: &ast::Run) -> Result<Action> {
+        if !run.mounts.is_empty() {
+            return Err(unsupported("RUN --mount"));
+        }
+        if !run.devices.is_empty() {
+            return Err(unsupported("RUN --device"));
+        }
+        if run.security == Security::Insecure {
+            return Err(unsupported("RUN --security=insecure"));
+        }
+        let network = match run.network {
+            ast::Network::Default | ast::Network::Host => Network::Host,
+            ast::Network::None => Network::None,
+        };
+        let mut script = None;
+        let argv = match run.invocation() {
+            Invocation::Exec(words) => words,
+            Invocation::Script { name, content } => {
+                script = Some(Script { name, text: content });
+                Vec::new()
+            }
+            Invocation::Shell(text) => {
+                let mut argv = self.state.shell();
+                argv.push(text);
+                argv
+            }
+        };
+        Ok(Action::Run(Command { argv, script, network }))
+    }
+
+    fn copy(&self, copy: &ast::Copy) -> Result<Action> {
+        if copy.parents {
+            return Err(unsupported("COPY --parents"));
+        }
+        if let Some(from) = &copy.from
+            && from.contains('$')
+        {
+            return Err(
+                Error::input("`--from` can't have variables").hint(format!("add a stage `FROM {from} AS NAME` above and copy from NAME"))
+            );
+        }
+        self.transfer(&copy.transfer, copy.from.clone(), Archives::Copy)
+    }
+
+    fn add(&self, add: &ast::Add) -> Result<Action> {
+        for (flag, given) in
+            [("ADD --checksum", add.checksum.is_some()), ("ADD --keep-git-dir", add.keep_git_dir), ("ADD --unpack", add.unpack.is_some())]
+        {
+            if given {
+                return Err(unsupported(flag));
+            }
+        }
+        self.transfer(&add.transfer, None, Archives::Unpack)
+    }
+
+    fn transfer(&self, transfer: &Transfer, from: Option<String>, archives: Archives) -> Result<Action> {
+        if transfer.link {
+            return Err(unsupported("--link"));
+        }
+        if !transfer.excludes.is_empty() {
+            return Err(unsupported("--exclude"));
+        }
+        let mut sources = Vec::new();
+        let mut inline = Vec::new();
+        for source in &transfer.sources {
+            match source {
+                CopySource::Path(path) => sources.push(self.word(path)?),
+                CopySource::Inline(heredoc) => {
+                    let text = heredoc.text();
+                    let text = if heredoc.expand { self.expand(&text, Mode::Heredoc)?.text } else { text.into_owned() };
+                    inline.push((heredoc.name.clone(), text));
+                }
+            }
+        }
+        if archives == Archives::Unpack
+            && let Some(url) = sources.iter().find(|source| is_remote(source))
+        {
+            return Err(unsupported("ADD of a URL").cause(format!("{} is not local", quote(url))));
+        }
+        let destination = Destination::new(&self.word(&transfer.destination)?, &self.state.config.config.working_dir);
+        if sources.len() + inline.len() > 1 && !destination.is_directory() {
+            return Err(Error::input("several sources need a directory as destination").hint("end the destination with `/`"));
+        }
+        let chown = transfer.chown.as_deref().map(|chown| self.word(chown)).transpose()?.filter(|chown| !chown.is_empty());
+        let chmod = transfer.chmod.as_deref().map(|chmod| self.word(chmod)).transpose()?.filter(|chmod| !chmod.is_empty());
+        let chmod = chmod.as_deref().map(Chmod::parse).transpose()?;
+        Ok(Action::Copy(Copy { sources, inline, destination, from, chown, chmod, archives }))
+    }
+
+    fn expand(&self, text: &str, mode: Mode) -> Result<Expanded> {
+        let lookup = |name: &str| self.state.scope.get(name).map(str::to_owned);
+        expand(text, self.file.escape, &lookup, mode).map_err(Error::from)
+    }
+
+    fn word(&self, text: &str) -> Result<String> {
+        Ok(self.expand(text, Mode::Word)?.text)
+    }
+
+    fn words(&self, texts: &[String]) -> Result<Vec<String>> {
+        texts.iter().map(|text| self.word(text)).collect()
+    }
+
+    fn pairs(&self, pairs: &[(String, String)]) -> Result<Vec<(String, String)>> {
+        pairs.iter().map(|(name, value)| Ok((self.word(name)?, self.word(value)?))).collect()
+    }
+}
+
+/// The line of the history for a RUN, with the arguments it saw in front, as docker writes it.
+pub fn run_history(state: &State, command: &Command) -> String {
+    let mut line = String::from("RUN ");
+    let arguments: Vec<String> = state.scope.arguments().map(|(name, value)| format!("{name}={value} ")).collect();
+    if !arguments.is_empty() {
+        line.push_str(&format!("|{} {}", arguments.len(), arguments.concat()));
+    }
+    line.push_str(&match &command.script {
+        Some(script) => script.text.clone(),
+        None => command.argv.join(" "),
+    });
+    line
+}
+
+fn is_remote(source: &str) -> bool {
+    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|scheme| source.starts_with(scheme))
+}
+
+/// What the grammar has and the engine not yet.
+fn unsupported(what: &str) -> Error {
+    Error::with_kind(ErrorKind::Unsupported, format!("{what} is not executed yet"))
+        .cause("this version parses it, but ignoring it in silence would make a wrong image")
+}

@@ -1,0 +1,168 @@
+//! RUN: a command in a workspace, root emulated, what it changed committed as a layer.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use crate::error::{Error, Kind, Result};
+use crate::event::{Event, Stream};
+use crate::oci::ImagePath;
+use crate::rootemu::{self, EmulationSpec, Mode, Report, User};
+use crate::rootfs;
+use crate::rootfs::view::View;
+use crate::sandbox::{
+    self, Access, Capabilities, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio,
+};
+use crate::store::{CommitOptions, Layer, WorkspaceRoot};
+
+use super::passwd::{Accounts, Identity};
+use super::resolve::{Command, Network};
+use super::state::{DEFAULT_PATH, State};
+use super::step::Engine;
+
+/// The host name every step sees, so that none depends on the machine.
+const HOSTNAME: &str = "rootling";
+
+/// Where a program given in the Dockerfile is put, as BuildKit does.
+const SCRIPTS: &str = "/dev/pipes";
+
+/// Runs; `None` if nothing changed.
+pub fn run(engine: &Engine<'_>, state: &State, command: &Command, id: u64) -> Result<Option<Layer>> {
+    let stack = state.stack();
+    let view = View::new(engine.store.stack(&stack)?);
+    let identity = Accounts::of(&view)?.identity(&state.config.config.user)?;
+    let workspace = engine.store.workspace(engine.request.workspace, &stack)?;
+    let spec = spec(engine, state, command, &identity, &workspace, &view)?;
+    let io = Stdio { stdin: sandbox::Stream::Null, stdout: sandbox::Stream::Pipe, stderr: sandbox::Stream::Pipe };
+    let mut running = sandbox::spawn(&spec, io)?;
+    let (out, err) = (running.stdout.take(), running.stderr.take());
+    // The readers end when the last process that holds the pipe does, which is when the sandbox ends.
+    std::thread::scope(|scope| {
+        scope.spawn(|| forward(engine, id, Stream::Out, out));
+        scope.spawn(|| forward(engine, id, Stream::Err, err));
+    });
+    let status = running.wait()?;
+    for notice in &status.notices {
+        engine.sink.event(Event::Warning(notice));
+    }
+    check(status.exit, command)?;
+    let report = status.emulation.as_ref().map(Report::from_value).transpose()?.unwrap_or_default();
+    let overrides = report.overrides().into_iter().filter_map(|(path, owner)| Some((path, layer_override(owner)?))).collect();
+    workspace.commit(&CommitOptions { overrides, newest: engine.request.epoch })
+}
+
+fn spec(
+    engine: &Engine<'_>,
+    state: &State,
+    command: &Command,
+    identity: &Identity,
+    workspace: &crate::store::Workspace,
+    view: &View,
+) -> Result<Spec> {
+    let config = &state.config.config;
+    let mut environment: BTreeMap<String, String> = engine.request.proxies.clone();
+    for name in super::PREDEFINED_ARGUMENTS {
+        if let Some(value) = engine.request.arguments.get(name) {
+            environment.insert(name.into(), value.clone());
+        }
+    }
+    environment.extend(state.scope.variables().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    environment.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
+    environment.entry("HOME".into()).or_insert_with(|| identity.home.clone());
+    environment.entry("HOSTNAME".into()).or_insert_with(|| HOSTNAME.into());
+    let mut mounts = host_files();
+    let mut argv = command.argv.clone();
+    if let Some(script) = &command.script {
+        let target = ImagePath::clean(SCRIPTS).child(&script.name);
+        argv = vec![target.to_string()];
+        mounts.push(file(target, script.text.clone().into_bytes(), 0o755));
+    }
+    let root = match workspace.root() {
+        WorkspaceRoot::Overlay { lowers, upper, work, .. } => {
+            Root::Overlay { lowers: lowers.clone(), upper: upper.clone(), work: work.clone() }
+        }
+        WorkspaceRoot::Directory(path) => Root::Directory { path: path.clone(), access: Access::ReadWrite },
+    };
+    let emulation = emulation(engine.request.emulation, identity, view)?;
+    let environment = environment.iter().map(|(name, value)| format!("{name}={value}").into()).collect();
+    let cwd = ImagePath::clean(&config.working_dir);
+    Ok(Spec {
+        root,
+        id_map: IdMap::ROOT,
+        mounts,
+        process: Process { argv: argv.into_iter().map(Into::into).collect(), env: environment, cwd, umask: Some(0o022) },
+        hostname: Some(HOSTNAME.into()),
+        network: match command.network {
+            Network::Host => sandbox::Network::Host,
+            Network::None => sandbox::Network::None,
+        },
+        pid: Namespace::Private,
+        ipc: Namespace::Private,
+        devices: Devices::Minimal,
+        capabilities: Capabilities::docker(),
+        privileges: Privileges::Raisable,
+        emulation,
+    })
+}
+
+/// The emulation's override as layers keep it; both have the text form of the extended attribute.
+fn layer_override(owner: rootemu::Override) -> Option<rootfs::meta::Override> {
+    owner.to_string().parse().ok()
+}
+
+fn emulated_override(owner: &rootfs::meta::Override) -> Option<rootemu::Override> {
+    rootemu::Override::parse(owner.to_string().as_bytes())
+}
+
+/// Root emulation for a user of a stack; `None` without emulation.
+pub fn emulation(mode: Mode, identity: &Identity, view: &View) -> Result<Option<serde_json::Value>> {
+    if mode == Mode::None {
+        return Ok(None);
+    }
+    let user = User { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() };
+    let mut spec = EmulationSpec::new(mode, user);
+    // What stands in a record counts only where that layer's entry is the one seen.
+    for (index, layer) in view.layers().iter().enumerate() {
+        for (path, owner) in &layer.record.overrides {
+            if view.lookup(path)?.is_some_and(|node| node.layer == index) {
+                spec = spec.with_owners(emulated_override(owner).map(|owner| (path, owner)));
+            }
+        }
+    }
+    Ok(Some(spec.to_value()))
+}
+
+/// The host's files that name resolution needs, as far as they exist. A copy each: a step must not change the host's.
+pub fn host_files() -> Vec<Mount> {
+    let read = |path: &str| Some(file(ImagePath::clean(path), std::fs::read(path).ok()?, 0o644));
+    ["/etc/resolv.conf", "/etc/hosts"].into_iter().filter_map(read).collect()
+}
+
+/// A file in memory.
+pub fn file(target: ImagePath, content: Vec<u8>, mode: u32) -> Mount {
+    Mount { target, kind: MountKind::File { content, mode }, access: Access::ReadWrite, missing: Missing::Create }
+}
+
+fn forward(engine: &Engine<'_>, id: u64, stream: Stream, pipe: Option<impl Read>) {
+    let Some(mut pipe) = pipe else { return };
+    let mut buffer = vec![0; 16 << 10];
+    while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+        engine.sink.event(Event::StepOutput { id, stream, bytes: &buffer[..length] });
+    }
+}
+
+fn check(exit: Exit, command: &Command) -> Result<()> {
+    if exit.success() {
+        return Ok(());
+    }
+    let shown = command.script.as_ref().map_or_else(|| command.argv.join(" "), |script| script.name.clone());
+    let first = shown.lines().next().unwrap_or_default();
+    let code = exit.shell_code();
+    let error = Error::with_kind(Kind::Other, format!("RUN {} failed", crate::error::quote(first)));
+    let error = match exit {
+        Exit::Code(code) => error.cause(format!("exit status {code}")),
+        Exit::Signal(libc::SIGKILL) => error.cause("killed by SIGKILL: if nobody did, the machine ran out of memory"),
+        Exit::Signal(signal) => error.cause(format!("killed by signal {signal}")),
+        Exit::NotFound(why) | Exit::NotExecutable(why) => why.context(error.what().to_owned()),
+    };
+    Err(error.exit_code(u8::try_from(code).unwrap_or(1)))
+}

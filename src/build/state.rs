@@ -1,0 +1,112 @@
+//! What a stage has become so far: config, layers, variables.
+
+use crate::oci::{ChainId, Descriptor, DiffId, Digest, History, ImageConfig, Platform};
+
+use super::scope::Scope;
+
+/// The state between two steps of a stage. Cloned when another stage starts from it.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Everything but `rootfs.diff_ids`, which [`State::image_config`] fills in.
+    pub config: ImageConfig,
+    /// The layers, bottom first.
+    pub layers: Vec<StateLayer>,
+    /// ARG and ENV.
+    pub scope: Scope,
+    /// What was this stage's own CMD: ENTRYPOINT drops an inherited one only.
+    pub command: Command,
+}
+
+/// Where a stage's CMD comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// From the base, or nowhere.
+    Inherited,
+    /// From this Dockerfile.
+    Own,
+}
+
+/// One layer of a state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateLayer {
+    /// Which.
+    pub diff_id: DiffId,
+    /// How the manifest names it: as it was pulled, or uncompressed if it was made here.
+    pub descriptor: Descriptor,
+}
+
+/// The search path of images that set none (as docker's and BuildKit's).
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl State {
+    /// `FROM scratch`.
+    pub fn scratch(platform: &Platform) -> Self {
+        let mut config = ImageConfig::scratch(platform);
+        config.config.set_env("PATH", DEFAULT_PATH);
+        config.config.working_dir = "/".into();
+        Self::on(config, Vec::new())
+    }
+
+    /// On an image.
+    pub fn on_image(mut config: ImageConfig, layers: Vec<StateLayer>) -> Self {
+        config.created = None;
+        config.rootfs.diff_ids.clear();
+        Self::on(config, layers)
+    }
+
+    fn on(config: ImageConfig, layers: Vec<StateLayer>) -> Self {
+        let scope = Scope::of_image(&config.config.env);
+        Self { config, layers, scope, command: Command::Inherited }
+    }
+
+    /// What a stage that starts from this one starts with; ONBUILD triggers don't pass on, arguments do.
+    pub fn child(&self) -> Self {
+        let mut child = self.clone();
+        child.config.config.on_build.clear();
+        child.command = Command::Inherited;
+        child
+    }
+
+    /// Adds a history entry. `created` is known for layers only: what changes the config alone gets the time of the image.
+    pub fn record(&mut self, created: Option<String>, created_by: String, layer: Option<StateLayer>) {
+        let empty_layer = layer.is_none();
+        self.layers.extend(layer);
+        let author = self.config.author.clone();
+        self.config.history.push(History { created, created_by: Some(created_by), empty_layer, author, ..History::default() });
+    }
+
+    /// What stands for the file system in cache keys: the chain ID. A step whose result did not change costs the steps after it nothing.
+    pub fn chain(&self) -> Digest {
+        ChainId::of(&self.stack()).map_or_else(|| Digest::of("scratch"), |chain| chain.0)
+    }
+
+    /// The stack of layers, bottom first.
+    pub fn stack(&self) -> Vec<DiffId> {
+        self.layers.iter().map(|layer| layer.diff_id).collect()
+    }
+
+    /// The config with its layers, times still open.
+    pub fn undated_config(&self) -> ImageConfig {
+        let mut config = self.config.clone();
+        config.rootfs.diff_ids = self.stack();
+        config
+    }
+
+    /// The finished config.
+    pub fn image_config(&self, created: &str) -> ImageConfig {
+        let mut config = self.undated_config();
+        for entry in config.history.iter_mut().filter(|entry| entry.created.is_none()) {
+            entry.created = Some(created.to_owned());
+        }
+        config.created = Some(created.to_owned());
+        config
+    }
+
+    /// The shell of the shell form.
+    pub fn shell(&self) -> Vec<String> {
+        match self.config.config.shell.as_slice() {
+            [] => vec!["/bin/sh".into(), "-c".into()],
+            shell => shell.to_vec(),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! `rootling build`.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::environment::Environment;
+use super::pull::RegistryArguments;
+use super::render::{self, Printer, Progress};
+use super::run::EmulationArgument;
+use crate::build::{self, Bases, Cache, Request};
+use crate::error::{Error, Result, quote, quote_path};
+use crate::oci::{Platform, Reference};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Build context: a directory, or `-` for a Dockerfile on standard input without context
+    #[arg(value_name = "CONTEXT", default_value = ".")]
+    context: PathBuf,
+    /// Name for the image; may be repeated
+    #[arg(long, short, value_name = "NAME")]
+    tag: Vec<Reference>,
+    /// Dockerfile, or `-` for standard input [default: CONTEXT/Dockerfile]
+    #[arg(long, short, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// Value for an ARG; without value it is taken from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
+    /// Execute every step, whatever is remembered
+    #[arg(long)]
+    no_cache: bool,
+    /// Ask the registry for a newer base image
+    #[arg(long)]
+    pull: bool,
+    /// Write the image ID to a file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+    /// How to show what happens
+    #[arg(long, value_enum, default_value_t = Progress::Auto)]
+    progress: Progress,
+    /// Show nothing but the image ID
+    #[arg(long, short)]
+    quiet: bool,
+    /// Platform to build for [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// How RUN is root
+    #[arg(long, value_enum, default_value_t = EmulationArgument::Consistent)]
+    root_emulation: EmulationArgument,
+    #[command(flatten)]
+    registry: RegistryArguments,
+}
+
+pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
+    let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
+    let printer = Printer::new(progress);
+    let store = environment.store()?;
+    let request = request(&arguments, environment, &store)?;
+    let client = arguments.registry.client(environment);
+    let built = build::build(&store, &client, &request, &printer)?;
+    if let Some(path) = &arguments.iidfile {
+        std::fs::write(path, built.id.to_string()).map_err(|e| Error::io("write", path, e))?;
+    }
+    if progress == Progress::Quiet {
+        render::result(&built.id.to_string());
+    } else {
+        let names: Vec<String> = request.tags.iter().map(Reference::familiar).collect();
+        render::note(&format!("built {} {}", names.join(", "), built.id.short()).replace("  ", " "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn request(arguments: &Arguments, environment: &Environment, store: &crate::store::Store) -> Result<Request> {
+    let dash = Path::new("-");
+    let stdin = arguments.file.as_deref() == Some(dash) || arguments.context == dash;
+    let context = (arguments.context != dash).then(|| arguments.context.clone());
+    if context.is_none() && arguments.file.as_deref().is_some_and(|file| file != dash) {
+        return Err(Error::input("both `--file` and a Dockerfile on standard input").hint("give a directory as context, or drop `--file`"));
+    }
+    let (name, source, path) = if stdin {
+        ("standard input".to_owned(), read_stdin()?, None)
+    } else {
+        let context = context.as_deref().unwrap_or(Path::new("."));
+        let path = find_dockerfile(context, arguments.file.as_deref())?;
+        let source = read_dockerfile(&path)?;
+        (path.display().to_string(), source, Some(path))
+    };
+    let ignore = match &context {
+        Some(context) => build::ignore_file(context, path.as_deref())?,
+        None => None,
+    };
+    Ok(Request {
+        name,
+        source,
+        context,
+        ignore,
+        tags: arguments.tag.clone(),
+        target: arguments.target.clone(),
+        arguments: build_arguments(&arguments.build_arg, environment)?,
+        platform: arguments.platform.clone().unwrap_or_else(Platform::host),
+        cache: if arguments.no_cache { Cache::Ignore } else { Cache::Use },
+        bases: if arguments.pull { Bases::Pull } else { Bases::LocalFirst },
+        emulation: arguments.root_emulation.into(),
+        workspace: super::info::workspace(store, environment)?,
+        proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        epoch: epoch(environment)?,
+    })
+}
+
+/// `-f FILE` as given, else `CONTEXT/Dockerfile`, else `CONTEXT/Containerfile` as podman has it.
+fn find_dockerfile(context: &Path, file: Option<&Path>) -> Result<PathBuf> {
+    if let Some(file) = file {
+        return Ok(file.to_path_buf());
+    }
+    if !context.is_dir() {
+        let error = Error::input(format!("the build context {} is not a directory", quote_path(context)));
+        return Err(error.hint("the last argument is the directory to build from; name the Dockerfile with `-f`"));
+    }
+    for name in ["Dockerfile", "Containerfile", "dockerfile"] {
+        let path = context.join(name);
+        if path.exists() {
+            return Ok(path);
+        }
+    }
+    Err(Error::input(format!("there is no Dockerfile in {}", quote_path(context)))
+        .hint("name it with `-f FILE`, or `-f -` for standard input"))
+}
+
+fn read_dockerfile(path: &Path) -> Result<Vec<u8>> {
+    // A FIFO (`-f <(generate)`) is as good as a file.
+    std::fs::read(path).map_err(|e| Error::io("read", path, e))
+}
+
+fn read_stdin() -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes).map_err(|e| Error::os("can't read standard input", e))?;
+    Ok(bytes)
+}
+
+fn build_arguments(given: &[String], environment: &Environment) -> Result<BTreeMap<String, String>> {
+    let mut arguments = BTreeMap::new();
+    for argument in given {
+        match argument.split_once('=') {
+            Some(("", _)) => return Err(Error::input(format!("`--build-arg {argument}` has no name"))),
+            Some((name, value)) => drop(arguments.insert(name.to_owned(), value.to_owned())),
+            // As docker: a name alone passes the variable on, if there is one.
+            None => {
+                if let Some(value) = environment.variable(argument) {
+                    arguments.insert(argument.clone(), value.to_owned());
+                }
+            }
+        }
+    }
+    Ok(arguments)
+}
+
+fn epoch(environment: &Environment) -> Result<Option<i64>> {
+    let Some(text) = environment.variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
+    let bad =
+        |_| Error::input(format!("$SOURCE_DATE_EPOCH is {}", quote(text))).hint("it must be a number of seconds since 1970-01-01 UTC");
+    text.parse().map(Some).map_err(bad)
+}

@@ -1,0 +1,73 @@
+//! What the program takes from its surroundings: variables and standard files. Read once, passed down as values.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result, quote};
+use crate::store::Store;
+
+/// The surroundings of one invocation.
+pub struct Environment {
+    storage: Option<PathBuf>,
+    variables: BTreeMap<String, String>,
+}
+
+impl Environment {
+    /// Reads the process environment; `storage` is what the command line says.
+    pub fn read(storage: Option<PathBuf>) -> Self {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        Self { storage, variables: std::env::vars_os().filter_map(text).collect() }
+    }
+
+    /// A variable, if set and not empty.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// The storage directory: option, `$ROOTLING_STORAGE`, `/var/tmp/$USER.rootling`; always absolute.
+    pub fn storage(&self) -> Result<PathBuf> {
+        let chosen = self.storage.clone().or_else(|| self.variable("ROOTLING_STORAGE").map(PathBuf::from));
+        let path = match chosen {
+            Some(path) => path,
+            None => Path::new("/var/tmp").join(format!("{}.rootling", self.user()?)),
+        };
+        std::path::absolute(&path).map_err(|e| Error::io("make absolute", &path, e))
+    }
+
+    /// The login name, for the default storage directory. `getpwuid` is not asked: it crashes static programs on sites with LDAP.
+    fn user(&self) -> Result<String> {
+        let uid = nix::unistd::getuid().to_string();
+        let from_passwd = || {
+            let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+            let line = passwd.lines().find(|line| line.split(':').nth(2) == Some(&uid))?;
+            Some(line.split(':').next()?.to_owned())
+        };
+        let name = self.variable("USER").map(str::to_owned).or_else(from_passwd).unwrap_or(uid.clone());
+        if name.contains('/') || name.starts_with('.') {
+            return Err(Error::input(format!("can't name a storage directory after user {}", quote(name)))
+                .cause("$USER is not a login name")
+                .hint("set `--storage DIR` or $ROOTLING_STORAGE"));
+        }
+        Ok(name)
+    }
+
+    /// Opens the storage directory, creating it when new.
+    pub fn store(&self) -> Result<Store> {
+        Store::open(&self.storage()?)
+    }
+
+    /// Opens the storage directory for reading; `None` if there is none. Works where nothing can be written.
+    pub fn existing_store(&self) -> Result<Option<Store>> {
+        Store::open_existing(&self.storage()?)
+    }
+
+    /// The proxy variables, which reach build steps and containers.
+    pub fn proxies(&self) -> impl Iterator<Item = (&str, &str)> {
+        crate::build::PREDEFINED_ARGUMENTS.iter().filter_map(|name| self.variable(name).map(|value| (*name, value)))
+    }
+
+    /// `$HOME`.
+    pub fn home(&self) -> Option<PathBuf> {
+        self.variable("HOME").map(PathBuf::from)
+    }
+}

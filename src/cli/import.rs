@@ -1,0 +1,36 @@
+//! `rootling import`.
+
+use super::environment::Environment;
+use super::render::{self, Printer, Progress};
+use crate::error::Result;
+use crate::oci::Reference;
+use crate::transfer;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// A rootfs tarball (plain, gzip, xz, zstd, bzip2), a directory, `-` for a tarball on standard input, or `host:PROGRAM,PROGRAM,…`
+    #[arg(value_name = "SOURCE")]
+    source: String,
+    /// Name for the image
+    #[arg(value_name = "NAME")]
+    name: Reference,
+    /// Show nothing but the image ID
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
+    let printer = Printer::new(if arguments.quiet { Progress::Quiet } else { Progress::Auto });
+    let store = environment.store()?;
+    let search = environment.variable("PATH").unwrap_or(crate::build::DEFAULT_PATH);
+    let record = match arguments.source.strip_prefix("host:") {
+        Some(programs) => transfer::import_host(&store, programs, search, &arguments.name, &printer)?,
+        None => transfer::import_file(&store, &arguments.source, &arguments.name, &printer)?,
+    };
+    if arguments.quiet {
+        render::result(&record.config.to_string());
+    } else {
+        render::note(&format!("imported {} {}", arguments.name.familiar(), record.config.short()));
+    }
+    Ok(())
+}

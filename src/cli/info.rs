@@ -1,0 +1,96 @@
+//! `rootling info`: what this machine allows, and the remedy for what it does not.
+
+use serde_json::json;
+
+use super::environment::Environment;
+use super::{Format, render};
+use crate::error::Result;
+use crate::oci::{Digest, Platform};
+use crate::sandbox::{self, Check, Feature};
+use crate::store::{StepRecord, Store, WorkspaceKind};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
+    let store = environment.store()?;
+    let probe = sandbox::probe(store.path());
+    let workspace = if probe.works(Feature::Overlay) { "overlay" } else { "copy" };
+    match arguments.format {
+        Format::Json => {
+            let findings: Vec<_> = probe.checks.iter().map(json_of).collect();
+            let info = json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "platform": Platform::host().to_string(),
+                "storage": environment.storage()?,
+                "workspace": workspace,
+                "requirements": findings,
+            });
+            render::result(&serde_json::to_string_pretty(&info).expect("plain data"));
+        }
+        Format::Table => {
+            render::result(&format!("storage    {}", environment.storage()?.display()));
+            render::result(&format!("platform   {}", Platform::host()));
+            render::result(&format!("workspace  {workspace}"));
+            let rows: Vec<Vec<String>> = probe.checks.iter().map(cells).collect();
+            render::result("");
+            render::result(&render::table(&["REQUIREMENT", "WORKS", "DETAIL"], &rows));
+        }
+    }
+    Ok(())
+}
+
+fn json_of(check: &Check) -> serde_json::Value {
+    json!({ "name": name(check.feature), "works": check.works.is_ok(), "reason": check.works.as_ref().err(), "remedy": check.remedy })
+}
+
+fn cells(check: &Check) -> Vec<String> {
+    let detail: Vec<&str> = check.works.as_ref().err().into_iter().chain(&check.remedy).map(String::as_str).collect();
+    vec![name(check.feature).to_owned(), if check.works.is_ok() { "yes" } else { "no" }.to_owned(), detail.join("; ")]
+}
+
+fn name(feature: Feature) -> &'static str {
+    match feature {
+        Feature::UserNamespace => "user namespaces",
+        Feature::PidNamespace => "PID namespaces",
+        Feature::Proc => "fresh /proc",
+        Feature::NetworkNamespace => "network namespaces",
+        Feature::Overlay => "overlay on the storage directory",
+        Feature::ScratchOverlay => "overlay in memory",
+        Feature::UserXattrs => "user xattrs on the storage directory",
+        Feature::Reflinks => "reflinks on the storage directory",
+        Feature::SeccompNotify => "seccomp user notification",
+        Feature::Binfmt => "binfmt_misc of one's own",
+    }
+}
+
+/// How trees are mounted here: probed once a boot and machine, then remembered in the storage directory.
+///
+/// `$ROOTLING_WORKSPACE` exists for tests: both kinds must give the same images.
+pub fn workspace(store: &Store, environment: &Environment) -> Result<WorkspaceKind> {
+    match environment.variable("ROOTLING_WORKSPACE") {
+        Some("overlay") => return Ok(WorkspaceKind::Overlay),
+        Some("copy") => return Ok(WorkspaceKind::Copy),
+        _ => {}
+    }
+    let key = Digest::of(format!("workspace {}", machine()));
+    if let Some(record) = store.step_get(&key)? {
+        return Ok(if record.value == "overlay" { WorkspaceKind::Overlay } else { WorkspaceKind::Copy });
+    }
+    let overlay = sandbox::probe(store.path()).works(Feature::Overlay);
+    let (kind, name) = if overlay { (WorkspaceKind::Overlay, "overlay") } else { (WorkspaceKind::Copy, "copy") };
+    store.step_put(&key, &StepRecord { layers: Vec::new(), blobs: Vec::new(), value: name.into() })?;
+    Ok(kind)
+}
+
+/// What a probe's answer holds for: this boot of this machine, for this user (root and others differ).
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    // Inside another container the same boot may allow less.
+    let namespace = std::fs::read_link("/proc/self/ns/user").unwrap_or_default();
+    format!("{} {} {}", read("/proc/sys/kernel/random/boot_id"), nix::unistd::geteuid(), namespace.display())
+}

@@ -1,0 +1,72 @@
+//! `rootling pull`, and the options that all commands with a registry share.
+
+use std::path::PathBuf;
+
+use super::environment::Environment;
+use super::render::{self, Printer, Progress};
+use crate::error::Result;
+use crate::oci::{Platform, Reference};
+use crate::transfer::{self, Client, ClientSettings, PullOptions};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Image to pull
+    #[arg(value_name = "REFERENCE")]
+    reference: Reference,
+    /// Platform to pull [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// Show nothing but the image ID
+    #[arg(long, short)]
+    quiet: bool,
+    /// How to show what happens
+    #[arg(long, value_enum, default_value_t = Progress::Auto)]
+    progress: Progress,
+    #[command(flatten)]
+    registry: RegistryArguments,
+}
+
+/// How to speak with registries.
+#[derive(clap::Args)]
+pub struct RegistryArguments {
+    /// Require HTTPS with a known certificate [default: true, but for loopback addresses]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tls_verify: Option<bool>,
+    /// File with credentials [default: $REGISTRY_AUTH_FILE, then podman's and docker's places]
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+}
+
+impl RegistryArguments {
+    /// A client; nothing is read or connected before it is used.
+    pub fn client(&self, environment: &Environment) -> Client {
+        Client::new(ClientSettings {
+            tls_verify: self.tls_verify,
+            auth_file: self.authfile.clone().or_else(|| environment.variable("REGISTRY_AUTH_FILE").map(PathBuf::from)),
+            runtime_dir: environment.variable("XDG_RUNTIME_DIR").map(PathBuf::from),
+            docker_config: environment.variable("DOCKER_CONFIG").map(PathBuf::from),
+            config_home: environment.variable("XDG_CONFIG_HOME").map(PathBuf::from),
+            registries_conf: environment.variable("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from),
+            home: environment.home(),
+        })
+    }
+
+    /// How to pull.
+    pub fn pull_options(&self, platform: Option<&Platform>) -> PullOptions {
+        PullOptions { platform: platform.cloned().unwrap_or_else(Platform::host) }
+    }
+}
+
+pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
+    let printer = Printer::new(if arguments.quiet { Progress::Quiet } else { arguments.progress });
+    let store = environment.store()?;
+    let client = arguments.registry.client(environment);
+    let options = arguments.registry.pull_options(arguments.platform.as_ref());
+    let record = transfer::pull(&store, &client, &arguments.reference, &options, &printer)?;
+    if arguments.quiet {
+        render::result(&record.config.to_string());
+    } else {
+        render::note(&format!("pulled {} {}", arguments.reference.familiar(), record.config.short()));
+    }
+    Ok(())
+}

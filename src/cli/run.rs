@@ -1,0 +1,297 @@
+//! `rootling run`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::environment::Environment;
+use super::{info, render};
+use crate::build::{Accounts, DEFAULT_PATH, Identity, emulation, file_mount, host_files};
+use crate::error::{Error, Result, quote, quote_path};
+use crate::oci::{Config, ImagePath};
+use crate::rootemu;
+use crate::rootfs::record::Record;
+use crate::rootfs::view::{Follow, LayerDir, View};
+use crate::sandbox::{
+    self, Access, Capabilities, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio, Stream,
+};
+use crate::store::{Store, WorkspaceKind};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Name or ID of an image, or a directory with a root file system (with a `/` in it)
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// Command and arguments instead of the image's CMD
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+    /// Let the image be written to; changes are discarded
+    #[arg(long, short)]
+    write: bool,
+    /// Bind a directory or file of this machine
+    #[arg(long, short, value_name = "SRC[:DST[:ro]]")]
+    bind: Vec<String>,
+    /// Set a variable; without value it is taken from the environment
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Where to start
+    #[arg(long, short = 'C', value_name = "DIR", visible_alias = "cd")]
+    workdir: Option<String>,
+    /// User to run as [default: the image's USER, else yourself]
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Command instead of the image's ENTRYPOINT; empty for none
+    #[arg(long, value_name = "COMMAND")]
+    entrypoint: Option<String>,
+    /// Be root, or another user, as RUN is
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value_t = EmulationArgument::None, default_missing_value = "consistent")]
+    root_emulation: EmulationArgument,
+    /// Network to see
+    #[arg(long, value_enum, default_value_t = NetworkArgument::Host)]
+    network: NetworkArgument,
+    /// Host name to have [default: the machine's]
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+}
+
+/// How a process is root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum EmulationArgument {
+    /// What is done is seen again: owners, devices, credentials
+    Consistent,
+    /// System calls that only root may make succeed without effect
+    Success,
+    /// Nothing is emulated
+    None,
+}
+
+impl From<EmulationArgument> for rootemu::Mode {
+    fn from(argument: EmulationArgument) -> Self {
+        match argument {
+            EmulationArgument::Consistent => Self::Consistent,
+            EmulationArgument::Success => Self::SuccessOnly,
+            EmulationArgument::None => Self::None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum NetworkArgument {
+    /// The machine's
+    Host,
+    /// None but loopback
+    None,
+}
+
+/// An image made ready to run: its tree as layers, and how to mount it.
+struct Target {
+    config: Config,
+    view: View,
+    root: Root,
+    /// What a store has handed out stays until it is dropped, whoever prunes meanwhile.
+    _store: Option<Store>,
+}
+
+pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
+    let target = target(&arguments, environment)?;
+    let argv = argv(&arguments, &target.config)?;
+    let identity = identity(&arguments, &target)?;
+    let variables = variables(&arguments, environment, &target.config, &identity);
+    let workdir = workdir(&arguments, &target.config);
+    let mut mounts = host_files();
+    mounts.extend(account_files(&target.view, &identity)?);
+    for bind in &arguments.bind {
+        mounts.push(parse_bind(bind)?);
+    }
+    let mode: rootemu::Mode = arguments.root_emulation.into();
+    let (id_map, emulation) = if mode == rootemu::Mode::None {
+        (IdMap { inside_uid: identity.uid, inside_gid: identity.gid }, None)
+    } else {
+        (IdMap::ROOT, emulation(mode, &identity, &target.view)?)
+    };
+    let spec = Spec {
+        root: target.root.clone(),
+        id_map,
+        mounts,
+        process: Process {
+            argv: argv.into_iter().map(Into::into).collect(),
+            env: variables.iter().map(|(name, value)| format!("{name}={value}").into()).collect(),
+            cwd: workdir,
+            umask: None,
+        },
+        hostname: arguments.hostname.clone(),
+        network: match arguments.network {
+            NetworkArgument::Host => sandbox::Network::Host,
+            NetworkArgument::None => sandbox::Network::None,
+        },
+        // As ch-run, a command sees the machine's processes and shares memory with them (MPI ranks do), but an emulated one needs a watcher.
+        pid: if emulation.is_some() { Namespace::Private } else { Namespace::Host },
+        ipc: Namespace::Host,
+        devices: Devices::Host,
+        capabilities: Capabilities::docker(),
+        privileges: Privileges::Raisable,
+        emulation,
+    };
+    let io = Stdio { stdin: Stream::Inherit, stdout: Stream::Inherit, stderr: Stream::Inherit };
+    let status = sandbox::spawn(&spec, io)?.wait_forwarding_signals()?;
+    for notice in &status.notices {
+        render::warning(notice);
+    }
+    let code = u8::try_from(status.exit.shell_code()).unwrap_or(125);
+    if let Exit::NotFound(error) | Exit::NotExecutable(error) = status.exit {
+        render::error(&error);
+    }
+    Ok(ExitCode::from(code))
+}
+
+fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
+    let path = Path::new(&arguments.image);
+    if arguments.image.contains('/') && path.is_dir() {
+        let path = std::fs::canonicalize(path).map_err(|e| Error::io("open", path, e))?;
+        let layer = LayerDir { fs: path.clone(), record: Arc::new(Record::default()) };
+        let root = if arguments.write {
+            Root::Scratch { lowers: vec![path], disk: None }
+        } else {
+            Root::Directory { path, access: Access::ReadOnly }
+        };
+        return Ok(Target { config: Config::default(), view: View::new(vec![layer]), root, _store: None });
+    }
+    let store = environment.store()?;
+    let image = store.load_image(&store.find_image(&arguments.image)?)?;
+    let stack = &image.config.rootfs.diff_ids;
+    let (view, root) = root(&store, environment, stack, arguments)?;
+    Ok(Target { config: image.config.config, view, root, _store: Some(store) })
+}
+
+fn root(store: &Store, environment: &Environment, stack: &[crate::oci::DiffId], arguments: &Arguments) -> Result<(View, Root)> {
+    let layers = store.stack(stack)?;
+    let overlay = info::workspace(store, environment)? == WorkspaceKind::Overlay;
+    let lowers: Vec<PathBuf> = layers.iter().rev().map(|layer| layer.fs.clone()).collect();
+    let root = match (overlay, arguments.write) {
+        (true, true) => Root::Scratch { lowers, disk: None },
+        (true, false) => Root::ReadOnly { lowers },
+        (false, false) => Root::Directory { path: store.tree(stack)?, access: Access::ReadOnly },
+        (false, true) => {
+            return Err(Error::new("can't run with `--write` here")
+                .cause("overlay mounts don't work on this machine; see `rootling info`")
+                .hint("copy the tree (`cp -a \"$(rootling path IMAGE)\" DIR`) and work in the copy"));
+        }
+    };
+    Ok((View::new(layers), root))
+}
+
+/// ENTRYPOINT and CMD as docker combines them: a command takes the place of CMD, `--entrypoint` of both.
+fn argv(arguments: &Arguments, config: &Config) -> Result<Vec<String>> {
+    let mut argv = match &arguments.entrypoint {
+        Some(entrypoint) if entrypoint.is_empty() => Vec::new(),
+        Some(entrypoint) => vec![entrypoint.clone()],
+        None => config.entrypoint.clone().unwrap_or_default(),
+    };
+    if !arguments.command.is_empty() {
+        argv.extend(arguments.command.iter().cloned());
+    } else if arguments.entrypoint.is_none() {
+        argv.extend(config.cmd.clone().unwrap_or_default());
+    }
+    if argv.is_empty() {
+        let error =
+            Error::input(format!("no command to run in {}", quote(&arguments.image))).cause("the image has neither ENTRYPOINT nor CMD");
+        return Err(error.hint(format!("give one: `rootling run {} -- COMMAND`", arguments.image)));
+    }
+    Ok(argv)
+}
+
+/// `--user`, else root where root is emulated, else the image's USER, else the caller.
+fn identity(arguments: &Arguments, target: &Target) -> Result<Identity> {
+    let chosen = match (&arguments.user, target.config.user.as_str()) {
+        (Some(user), _) => Some(user.as_str()),
+        (None, user) if !user.is_empty() => Some(user),
+        (None, _) if arguments.root_emulation != EmulationArgument::None => Some("0"),
+        (None, _) => None,
+    };
+    let accounts = Accounts::of(&target.view)?;
+    if let Some(user) = chosen {
+        return accounts.identity(user);
+    }
+    let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+    let known = accounts.identity(&uid.to_string())?;
+    Ok(Identity { uid, gid, groups: Vec::new(), home: known.home })
+}
+
+fn variables(arguments: &Arguments, environment: &Environment, config: &Config, identity: &Identity) -> BTreeMap<String, String> {
+    let mut variables: BTreeMap<String, String> = BTreeMap::new();
+    variables.insert("PATH".into(), DEFAULT_PATH.into());
+    variables.insert("HOME".into(), identity.home.clone());
+    variables.extend(environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    if let Some(term) = environment.variable("TERM") {
+        variables.insert("TERM".into(), term.into());
+    }
+    variables.extend(config.env.iter().filter_map(|entry| entry.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())));
+    for entry in &arguments.env {
+        match entry.split_once('=') {
+            Some((name, value)) => drop(variables.insert(name.to_owned(), value.to_owned())),
+            None => {
+                if let Some(value) = environment.variable(entry) {
+                    variables.insert(entry.clone(), value.to_owned());
+                }
+            }
+        }
+    }
+    variables
+}
+
+fn workdir(arguments: &Arguments, config: &Config) -> ImagePath {
+    let image = if config.working_dir.is_empty() { "/" } else { &config.working_dir };
+    let image = ImagePath::clean(image);
+    arguments.workdir.as_ref().map_or(image.clone(), |chosen| image.resolve(chosen))
+}
+
+/// The image's account files with an entry for the user, where it has none: programs ask who they are.
+fn account_files(view: &View, identity: &Identity) -> Result<Vec<Mount>> {
+    let mut mounts = Vec::new();
+    for (path, id, line) in [
+        ("/etc/passwd", identity.uid, format!("user:x:{}:{}::{}:/bin/sh\n", identity.uid, identity.gid, identity.home)),
+        ("/etc/group", identity.gid, format!("group:x:{}:\n", identity.gid)),
+    ] {
+        let target = view.resolve(&ImagePath::clean(path), Follow::Last)?;
+        let Some(mut text) = view.read(&target, ACCOUNTS_LIMIT)? else { continue };
+        let known = text.split(|&b| b == b'\n').any(|entry| entry.split(|&b| b == b':').nth(2) == Some(id.to_string().as_bytes()));
+        if known {
+            continue;
+        }
+        if !text.is_empty() && !text.ends_with(b"\n") {
+            text.push(b'\n');
+        }
+        text.extend_from_slice(line.as_bytes());
+        mounts.push(file_mount(target, text, 0o644));
+    }
+    Ok(mounts)
+}
+
+const ACCOUNTS_LIMIT: u64 = 16 << 20;
+
+/// `SRC[:DST[:ro|rw]]`; DST is SRC if not given.
+fn parse_bind(text: &str) -> Result<Mount> {
+    let bad = |why: &str| Error::input(format!("invalid bind {}", quote(text))).cause(why).hint("write `SRC`, `SRC:DST` or `SRC:DST:ro`");
+    let mut parts = text.split(':');
+    let source = parts.next().filter(|source| !source.is_empty()).ok_or_else(|| bad("it has no source"))?;
+    let source = PathBuf::from(source);
+    let source = std::fs::canonicalize(&source).map_err(|e| Error::os(format!("can't bind {}", quote_path(&source)), e))?;
+    let target = match parts.next().filter(|target| !target.is_empty()) {
+        Some(target) if !target.starts_with('/') => return Err(bad("the destination is not absolute")),
+        Some(target) => ImagePath::clean(target),
+        None => ImagePath::clean(source.as_os_str().as_encoded_bytes()),
+    };
+    if target.is_root() {
+        return Err(bad("the destination is the image's root"));
+    }
+    let access = match parts.next() {
+        None | Some("rw") => Access::ReadWrite,
+        Some("ro") => Access::ReadOnly,
+        Some(other) => return Err(bad(&format!("{} is neither ro nor rw", quote(other)))),
+    };
+    if parts.next().is_some() {
+        return Err(bad("it has more than three parts"));
+    }
+    Ok(Mount { target, kind: MountKind::Bind { source }, access, missing: Missing::Create })
+}

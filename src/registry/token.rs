@@ -1,0 +1,194 @@
+//! Authorization headers: Basic, and Docker's bearer tokens (distribution, docs/spec/auth/token.md and oauth.md).
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::{RequestBuilder, StatusCode, Url};
+use serde::Deserialize;
+
+use super::challenge::Challenge;
+use super::connections::{Connections, is_loopback};
+use super::credentials::Login;
+use super::fault::{self, Fault};
+use super::registries_conf::Security;
+use super::settings::Patience;
+use super::transport::{read_limited, retry_of};
+use crate::error::{Error, Kind, Result, quote};
+
+/// No token is longer; a header could not carry it.
+const LONGEST_TOKEN: usize = 1 << 20;
+
+/// A header to send, and until when.
+#[derive(Clone, Debug)]
+pub(super) struct Grant {
+    pub(super) header: HeaderValue,
+    pub(super) expires: Option<Instant>,
+}
+
+impl Grant {
+    pub(super) fn is_fresh(&self) -> bool {
+        self.expires.is_none_or(|end| Instant::now() < end)
+    }
+}
+
+/// What a grant is asked for.
+pub(super) struct Demand<'a> {
+    pub(super) what: &'a str,
+    /// The registry that asked for it.
+    pub(super) registry: &'a Url,
+    pub(super) security: Security,
+    /// `repository:NAME:ACTIONS`.
+    pub(super) scope: &'a str,
+    pub(super) login: Option<&'a Login>,
+}
+
+impl Demand<'_> {
+    fn refuse(&self, why: String) -> Fault {
+        Fault::final_error(Error::with_kind(Kind::Denied, self.what).at(fault::place(self.registry)).cause(why))
+    }
+}
+
+/// Answers a registry's challenges; `None` if none can be answered with what we have.
+pub(super) async fn grant(
+    connections: &Connections,
+    patience: &Patience,
+    challenges: &[Challenge],
+    demand: &Demand<'_>,
+) -> Result<Option<Grant>, Fault> {
+    if let Some(Login::RegistryToken(token)) = demand.login {
+        return Ok(Some(Grant { header: secret(format!("Bearer {token}")).map_err(Fault::final_error)?, expires: None }));
+    }
+    if let Some(challenge) = challenges.iter().find(|c| c.scheme == "bearer") {
+        return bearer(connections, patience, challenge, demand).await.map(Some);
+    }
+    match (challenges.iter().any(|c| c.scheme == "basic"), demand.login) {
+        (true, Some(Login::Password { user, password })) => {
+            Ok(Some(Grant { header: basic(user, password).map_err(Fault::final_error)?, expires: None }))
+        }
+        _ => Ok(None),
+    }
+}
+
+async fn bearer(connections: &Connections, patience: &Patience, challenge: &Challenge, demand: &Demand<'_>) -> Result<Grant, Fault> {
+    let what = demand.what;
+    let realm = challenge.parameters.get("realm").map_or("", String::as_str);
+    let realm = Url::parse(realm).map_err(|_| demand.refuse(format!("the registry's token server {} is no web address", quote(realm))))?;
+    let plain = realm.scheme() != "https" && !realm.host_str().is_some_and(is_loopback);
+    if demand.login.is_some() && plain && demand.security == Security::Verified {
+        return Err(demand.refuse(format!("the token server {} would get the password over plain HTTP", quote(fault::host(&realm)))));
+    }
+    let client = connections.client(&realm, demand.security).map_err(Fault::final_error)?;
+    let request = token_request(&client, &realm, challenge, demand).map_err(Fault::final_error)?;
+    let answer = tokio::time::timeout(patience.stall, request.send()).await;
+    let response = answer.map_err(|_| fault::silent(what, &realm, patience.stall))?.map_err(|e| fault::of_connection(what, &realm, e))?;
+    let (status, retry) = (response.status(), retry_of(&response));
+    let body = read_limited(response, LONGEST_TOKEN, patience.stall).await.map_err(|why| demand.refuse(why))?;
+    if status != StatusCode::OK {
+        // What to log in to is the registry, not its token server.
+        let error = fault::of_status(what, demand.registry, status, &body, demand.login);
+        return Err(Fault {
+            error: error.cause(format!("asked was its token server {}", quote(fault::host(&realm)))),
+            retry,
+            wrong_scheme: false,
+        });
+    }
+    token(&body).ok_or_else(|| demand.refuse(format!("the answer of the token server {} holds no token", quote(fault::host(&realm)))))
+}
+
+/// A refresh token is posted (oauth.md); a password goes as Basic on a GET (token.md), which every token server understands.
+fn token_request(client: &reqwest::Client, realm: &Url, challenge: &Challenge, demand: &Demand<'_>) -> Result<RequestBuilder> {
+    let service = challenge.parameters.get("service").map(String::as_str);
+    let scopes = scopes(challenge.parameters.get("scope").map(String::as_str), demand.scope);
+    if let Some(Login::IdentityToken(token)) = demand.login {
+        return Ok(client.post(realm.clone()).form(&[
+            ("grant_type", "refresh_token"),
+            ("refresh_token", token),
+            ("service", service.unwrap_or_default()),
+            ("scope", &scopes.join(" ")),
+            ("client_id", "rootling"),
+        ]));
+    }
+    let mut query: Vec<(&str, &str)> = service.iter().map(|service| ("service", *service)).collect();
+    query.extend(scopes.iter().map(|scope| ("scope", scope.as_str())));
+    let request = client.get(realm.clone());
+    Ok(match demand.login {
+        Some(Login::Password { user, password }) => {
+            query.insert(0, ("account", user));
+            request.query(&query).header(AUTHORIZATION, basic(user, password)?)
+        }
+        _ => request.query(&query),
+    })
+}
+
+/// The challenge's scopes and ours, each once.
+fn scopes(asked: Option<&str>, ours: &str) -> Vec<String> {
+    let mut scopes: Vec<String> = asked.unwrap_or_default().split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect();
+    if !scopes.iter().any(|scope| scope == ours) {
+        scopes.push(ours.to_owned());
+    }
+    scopes
+}
+
+#[derive(Deserialize)]
+struct TokenAnswer {
+    #[serde(default)]
+    token: String,
+    #[serde(default)]
+    access_token: String,
+    #[serde(default)]
+    expires_in: Option<u64>,
+}
+
+fn token(body: &[u8]) -> Option<Grant> {
+    let answer: TokenAnswer = serde_json::from_slice(body).ok()?;
+    let token = if answer.token.is_empty() { answer.access_token } else { answer.token };
+    if token.is_empty() {
+        return None;
+    }
+    // The specification's default is 60 s. A tenth less: clocks and transfers take their share.
+    let lifetime = Duration::from_secs(answer.expires_in.unwrap_or(60)).mul_f32(0.9);
+    Some(Grant { header: secret(format!("Bearer {token}")).ok()?, expires: Instant::now().checked_add(lifetime) })
+}
+
+fn basic(user: &str, password: &str) -> Result<HeaderValue> {
+    secret(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))))
+}
+
+/// A header value that is never shown in debug output.
+fn secret(text: String) -> Result<HeaderValue> {
+    let mut value = HeaderValue::from_str(&text).map_err(|_| Error::input("credentials hold a character no HTTP header may have"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joins_scopes() {
+        for (asked, expected) in [
+            (None, &["repository:a:pull"][..]),
+            (Some("repository:a:pull"), &["repository:a:pull"]),
+            (Some("repository:a:pull,push x:y:z"), &["repository:a:pull,push", "x:y:z", "repository:a:pull"]),
+        ] {
+            assert_eq!(scopes(asked, "repository:a:pull"), expected);
+        }
+    }
+
+    #[test]
+    fn reads_tokens() {
+        for (body, expected) in [
+            (r#"{"token":"T"}"#, Some("Bearer T")),
+            (r#"{"access_token":"A","expires_in":300}"#, Some("Bearer A")),
+            (r#"{"token":""}"#, None),
+            (r#"{"token":"a\nb"}"#, None),
+            ("", None),
+        ] {
+            assert_eq!(token(body.as_bytes()).map(|g| g.header.to_str().unwrap().to_owned()).as_deref(), expected, "{body}");
+        }
+        assert!(!token(br#"{"token":"T","expires_in":0}"#).unwrap().is_fresh());
+        assert!(token(br#"{"token":"T","expires_in":18446744073709551615}"#).is_some());
+    }
+}

@@ -1,0 +1,250 @@
+//! One exchange with one endpoint: finds out whether it speaks TLS, answers 401, waits and tries again.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::{Method, Response, StatusCode, Url};
+use tokio::sync::Mutex;
+
+use super::challenge;
+use super::connections::{Connections, is_loopback};
+use super::credentials::Login;
+use super::fault::{self, Fault, Retry};
+use super::redirect::{self, Integrity, Request};
+use super::registries_conf::{Endpoint, Security};
+use super::retry;
+use super::settings::{Settings, TlsVerify};
+use super::token::{self, Demand, Grant};
+use crate::error::{Error, Result, quote};
+use crate::event::Event;
+
+/// How many attempts a failure that will probably stay gets.
+const BRIEF_ATTEMPTS: u32 = 3;
+/// An error message worth reading is shorter.
+const LONGEST_COMPLAINT: usize = 64 << 10;
+
+/// What is asked of an endpoint.
+pub(super) struct Call<'a> {
+    /// The headline of an error: "can't …".
+    pub(super) what: &'a str,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) method: Method,
+    /// Below `/v2/REPOSITORY/`.
+    pub(super) path: String,
+    pub(super) headers: HeaderMap,
+    pub(super) integrity: Integrity,
+}
+
+/// All exchanges of one client.
+pub(super) struct Transport {
+    settings: Arc<Settings>,
+    connections: Connections,
+    sessions: SyncMutex<HashMap<Endpoint, Arc<Session>>>,
+}
+
+/// What we know of one repository at one endpoint.
+#[derive(Default)]
+struct Session {
+    /// Known after its first answer.
+    scheme: SyncMutex<Option<&'static str>>,
+    /// Held while a grant is fetched, so that eight layers fetch one token.
+    grant: Mutex<Option<Grant>>,
+}
+
+impl Transport {
+    pub(super) fn new(settings: Arc<Settings>) -> Self {
+        Self { connections: Connections::new(settings.clone()), settings, sessions: SyncMutex::default() }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The answer, which is a success; everything else is an error.
+    pub(super) async fn exchange(&self, call: &Call<'_>) -> Result<Response> {
+        let session = self.session(call.endpoint);
+        let mut attempt = 1;
+        loop {
+            let fault = match self.attempt(call, &session).await {
+                Ok(response) => return Ok(response),
+                Err(fault) => fault,
+            };
+            let (attempts, asked) = match fault.retry {
+                Retry::Never => (1, None),
+                Retry::Briefly => (BRIEF_ATTEMPTS.min(self.settings.patience.attempts), None),
+                Retry::After(asked) => (self.settings.patience.attempts, asked),
+            };
+            if attempt >= attempts {
+                return Err(match attempt {
+                    1 => fault.error,
+                    n => fault.error.cause(format!("given up after {n} attempts")),
+                });
+            }
+            self.wait(call.endpoint, attempt, asked).await;
+            attempt += 1;
+        }
+    }
+
+    /// Waits before the attempt after number `attempt`; says so if it takes a while.
+    pub(super) async fn wait(&self, endpoint: &Endpoint, attempt: u32, asked: Option<Duration>) {
+        let delay = retry::delay(&self.settings.patience, attempt, asked);
+        if delay > Duration::from_secs(5) {
+            let text = format!("registry {} has a problem; trying again in {} s", quote(&endpoint.host), delay.as_secs());
+            self.settings.notices.event(Event::Note(&text));
+        }
+        tokio::time::sleep(delay).await;
+    }
+
+    fn session(&self, endpoint: &Endpoint) -> Arc<Session> {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.entry(endpoint.clone()).or_default().clone()
+    }
+
+    async fn attempt(&self, call: &Call<'_>, session: &Session) -> Result<Response, Fault> {
+        let security = self.security(call.endpoint);
+        let known = *session.scheme.lock().unwrap_or_else(PoisonError::into_inner);
+        let schemes = known.as_ref().map_or_else(|| self.schemes(&call.endpoint.host, security), std::slice::from_ref);
+        let mut first: Option<Fault> = None;
+        for scheme in schemes {
+            let url = url(scheme, call).map_err(Fault::final_error)?;
+            let outcome = self.authorised(call, session, &url, security).await;
+            match outcome {
+                Err(fault) if fault.wrong_scheme && known.is_none() => drop(first.get_or_insert(fault)),
+                outcome => {
+                    *session.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
+                    return outcome;
+                }
+            }
+        }
+        // Of two ways that both fail the first is the likelier one, so its error is the one to show.
+        Err(first.expect("there is at least one scheme"))
+    }
+
+    /// Sends with the grant we have, and once more with a new one if that is refused.
+    async fn authorised(&self, call: &Call<'_>, session: &Session, url: &Url, security: Security) -> Result<Response, Fault> {
+        let mut sent = session.grant.lock().await.clone().filter(Grant::is_fresh);
+        for last in [false, true] {
+            let request = Request {
+                what: call.what,
+                method: call.method.clone(),
+                url: url.clone(),
+                headers: &call.headers,
+                authorization: sent.as_ref().map(|grant| &grant.header),
+                security,
+                integrity: call.integrity,
+            };
+            let (response, from) = redirect::send(&self.connections, &self.settings.patience, &request).await?;
+            let status = response.status();
+            if status.is_success() {
+                return Ok(response);
+            }
+            let ours = from.origin() == url.origin();
+            let login = if ours { self.login(call.endpoint).map_err(Fault::final_error)? } else { None };
+            if status == StatusCode::UNAUTHORIZED && ours && !last {
+                let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
+                let challenges: Vec<_> = challenges.filter_map(|h| h.to_str().ok()).flat_map(challenge::parse).collect();
+                let demand = Demand { what: call.what, registry: url, security, scope: &scope(call.endpoint), login: login.as_ref() };
+                let old = sent.take();
+                sent = self.renew(session, old, &challenges, &demand).await?;
+                if sent.is_some() {
+                    continue;
+                }
+            }
+            return Err(self.refusal(call, response, &from, login.as_ref()).await);
+        }
+        unreachable!("the second round always returns")
+    }
+
+    /// A grant other than the one that was refused: perhaps another transfer has already fetched it.
+    async fn renew(
+        &self,
+        session: &Session,
+        refused: Option<Grant>,
+        challenges: &[challenge::Challenge],
+        demand: &Demand<'_>,
+    ) -> Result<Option<Grant>, Fault> {
+        let mut held = session.grant.lock().await;
+        let newer = held.as_ref().filter(|grant| grant.is_fresh() && refused.as_ref().is_none_or(|old| old.header != grant.header));
+        if let Some(newer) = newer {
+            return Ok(Some(newer.clone()));
+        }
+        *held = token::grant(&self.connections, &self.settings.patience, challenges, demand).await?;
+        Ok(held.clone())
+    }
+
+    /// Only a repository's own registry and mirrors named in registries.conf are endpoints, so each gets what is stored for it.
+    fn login(&self, endpoint: &Endpoint) -> Result<Option<Login>> {
+        self.settings.credentials.lookup(&endpoint.host, &endpoint.repository)
+    }
+
+    async fn refusal(&self, call: &Call<'_>, response: Response, from: &Url, login: Option<&Login>) -> Fault {
+        let (status, retry) = (response.status(), retry_of(&response));
+        let body = read_limited(response, LONGEST_COMPLAINT, self.settings.patience.stall).await.unwrap_or_default();
+        // What Go's and nginx' servers say to HTTP on their TLS port.
+        let wrong_scheme = status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(&body).contains("HTTPS");
+        Fault { error: fault::of_status(call.what, from, status, &body, login), retry, wrong_scheme }
+    }
+
+    /// The ways to talk to a host, best first.
+    ///
+    /// Loopback is plain HTTP first, as nearly all registries there are: it saves loading CA certificates. Docker does it the
+    /// other way round, with the same outcome.
+    fn schemes(&self, host: &str, security: Security) -> &'static [&'static str] {
+        let bare = host.rsplit_once(':').map_or(host, |(bare, port)| if port.ends_with(']') { host } else { bare });
+        match (is_loopback(bare), security) {
+            _ if self.settings.tls == TlsVerify::Always => &["https"],
+            (true, _) => &["http", "https"],
+            (false, Security::Insecure) => &["https", "http"],
+            (false, Security::Verified) => &["https"],
+        }
+    }
+
+    fn security(&self, endpoint: &Endpoint) -> Security {
+        match self.settings.tls {
+            TlsVerify::Never => Security::Insecure,
+            TlsVerify::Always => Security::Verified,
+            TlsVerify::Configured => endpoint.security,
+        }
+    }
+}
+
+/// What a pull needs.
+fn scope(endpoint: &Endpoint) -> String {
+    format!("repository:{}:pull", endpoint.repository)
+}
+
+fn url(scheme: &str, call: &Call<'_>) -> Result<Url> {
+    let host = match call.endpoint.host.as_str() {
+        "docker.io" => "registry-1.docker.io",
+        host => host,
+    };
+    let text = format!("{scheme}://{host}/v2/{}/{}", call.endpoint.repository, call.path);
+    Url::parse(&text).map_err(|e| Error::input(format!("invalid registry address {}", quote(host))).cause(e))
+}
+
+/// Whether a status is worth another attempt.
+pub(super) fn retry_of(response: &Response) -> Retry {
+    let header = response.headers().get(RETRY_AFTER).and_then(|value: &HeaderValue| value.to_str().ok());
+    let asked = header.and_then(|text| retry::retry_after(text, SystemTime::now()));
+    match response.status().as_u16() {
+        408 | 425 | 429 | 500 | 502 | 503 | 504 => Retry::After(asked),
+        _ => Retry::Never,
+    }
+}
+
+/// Reads a body that should be short; the error says why it could not be.
+pub(super) async fn read_limited(mut response: Response, limit: usize, stall: Duration) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    let deadline = tokio::time::Instant::now() + stall;
+    loop {
+        match tokio::time::timeout_at(deadline, response.chunk()).await {
+            Err(_) => return Err(format!("the answer was not complete after {} s", stall.as_secs_f32().ceil())),
+            Ok(Err(e)) => return Err(format!("the answer broke off: {}", fault::innermost(&e))),
+            Ok(Ok(None)) => return Ok(body),
+            Ok(Ok(Some(chunk))) if body.len() + chunk.len() > limit => return Err(format!("the answer is longer than {limit} bytes")),
+            Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The tree of a layer directory while it is written: the one place that turns what an image means into native files.
+//!
+//! Every path here is physical: each of its directories is really one. Directories are opened one component at a time without
+//! following symlinks and a few stay open, so no entry, however hostile its name, is ever made outside the tree, on any kernel.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::meta::{self, Kind, Meta, Mtime, OPAQUE_XATTR, OVERRIDE_XATTR};
+use super::record::Record;
+use crate::error::{Error, IoContext, Kind as ErrorKind, Result, quote};
+use crate::oci::ImagePath;
+use crate::sys::fs::copy::Copier;
+use crate::sys::fs::remove::remove_tree;
+use crate::sys::fs::xattr::{self, Target};
+use crate::sys::fs::{self, FileStat};
+
+/// How many directories stay open; layers are unpacked side by side and the usual limit is 1024 descriptors.
+const OPEN_DIRS: usize = 64;
+
+/// A tree being written.
+pub(super) struct NativeTree {
+    layer: PathBuf,
+    root: Arc<OwnedFd>,
+    open: HashMap<Box<[u8]>, Arc<OwnedFd>>,
+    /// Grows with what the tree can't say natively; shared with a view while nothing is written.
+    pub record: Arc<Record>,
+    /// Directories' times, set at the end since every new entry changes them.
+    times: BTreeMap<ImagePath, Mtime>,
+    umask: Option<u32>,
+    pub copier: Copier,
+    /// Xattrs that the file system can't hold.
+    pub lost_xattrs: u64,
+}
+
+impl NativeTree {
+    /// Makes `layer/fs`, which must not exist or be empty; `layer` must exist or its parent.
+    pub fn create(layer: &Path) -> Result<Self> {
+        let path = layer.join("fs");
+        std::fs::create_dir_all(&path).doing("create", &path)?;
+        let root = fs::open_root(&path).doing("open", &path)?;
+        if !fs::list_unsorted(fs::open_root(&path).doing("open", &path)?.as_fd()).doing("read", &path)?.is_empty() {
+            return Err(Error::new(format!("{} is not empty", crate::error::quote_path(&path))));
+        }
+        // A shared parent directory may hand down its group, its set-group-ID bit and a default ACL; none belongs in an image.
+        let prepare = || {
+            let gid = fs::stat_fd(&root)?.gid;
+            if gid != rustix::process::getegid().as_raw() {
+                fs::take_group(&root)?;
+            }
+            xattr::remove(Target::Fd(root.as_fd()), b"system.posix_acl_default")?;
+            fs::set_mode(&root, 0o755)
+        };
+        prepare().doing("prepare", &path)?;
+        Ok(Self {
+            layer: layer.to_owned(),
+            root: Arc::new(root),
+            open: HashMap::new(),
+            record: Arc::default(),
+            times: BTreeMap::new(),
+            umask: fs::umask(),
+            copier: Copier::default(),
+            lost_xattrs: 0,
+        })
+    }
+
+    /// The record, to be changed.
+    pub fn record_mut(&mut self) -> &mut Record {
+        Arc::make_mut(&mut self.record)
+    }
+
+    /// Opens a directory; `None` if it or one above it is missing or no directory.
+    pub fn dir(&mut self, path: &ImagePath) -> Result<Option<Arc<OwnedFd>>> {
+        self.dir_at(path.as_bytes())
+    }
+
+    fn dir_at(&mut self, path: &[u8]) -> Result<Option<Arc<OwnedFd>>> {
+        if path.is_empty() {
+            return Ok(Some(self.root.clone()));
+        }
+        if let Some(dir) = self.open.get(path) {
+            return Ok(Some(dir.clone()));
+        }
+        let mut known = path.len();
+        let mut dir = loop {
+            known = path[..known].iter().rposition(|&b| b == b'/').unwrap_or(0);
+            if known == 0 {
+                break self.root.clone();
+            }
+            if let Some(dir) = self.open.get(&path[..known]) {
+                break dir.clone();
+            }
+        };
+        while known < path.len() {
+            let start = if known == 0 { 0 } else { known + 1 };
+            let end = path[start..].iter().position(|&b| b == b'/').map_or(path.len(), |at| start + at);
+            dir = match fs::open_dir(&*dir, &path[start..end]) {
+                Ok(dir) => Arc::new(dir),
+                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => return Ok(None),
+                Err(e) => return Err(trouble("open", path, e)),
+            };
+            self.keep_open(&path[..end], dir.clone());
+            known = end;
+        }
+        Ok(Some(dir))
+    }
+
+    fn keep_open(&mut self, path: &[u8], dir: Arc<OwnedFd>) {
+        // Layers come sorted by directory, so that what was opened long ago is hardly needed again.
+        if self.open.len() >= OPEN_DIRS {
+            self.open.clear();
+        }
+        self.open.insert(path.into(), dir);
+    }
+
+    /// The directory that holds `path`, and its name there.
+    fn site<'p>(&mut self, path: &'p ImagePath) -> Result<(Arc<OwnedFd>, &'p [u8])> {
+        let bytes = path.as_bytes();
+        let slash = bytes.iter().rposition(|&b| b == b'/');
+        let (parent, name) = slash.map_or((&[][..], bytes), |at| (&bytes[..at], &bytes[at + 1..]));
+        if name.is_empty() {
+            return Err(Error::with_kind(ErrorKind::Corrupt, "the root directory can only be a directory"));
+        }
+        let dir = self.dir_at(parent)?;
+        Ok((dir.ok_or_else(|| Error::with_kind(ErrorKind::NotFound, format!("{} is no directory", quote(parent))))?, name))
+    }
+
+    /// Stats an entry.
+    pub fn stat(&mut self, path: &ImagePath) -> Result<Option<FileStat>> {
+        if path.is_root() {
+            return fs::stat_fd(&*self.root).map(Some).map_err(|e| trouble("read", b"/", e));
+        }
+        let bytes = path.as_bytes();
+        let slash = bytes.iter().rposition(|&b| b == b'/');
+        let (parent, name) = slash.map_or((&[][..], bytes), |at| (&bytes[..at], &bytes[at + 1..]));
+        let Some(dir) = self.dir_at(parent)? else { return Ok(None) };
+        fs::stat_if_any(&*dir, name).map_err(|e| trouble("read", bytes, e))
+    }
+
+    /// Reads a symlink.
+    pub fn read_link(&mut self, path: &ImagePath) -> Result<Vec<u8>> {
+        let (dir, name) = self.site(path)?;
+        fs::read_link(&*dir, name).map_err(|e| trouble("read", path.as_bytes(), e))
+    }
+
+    /// Makes a directory, or gives one that is there new metadata. Taking the place of anything else it hides what lower
+    /// layers have below it, as if the two had been applied one after the other.
+    pub fn put_dir(&mut self, path: &ImagePath, meta: &Meta) -> Result<()> {
+        let fresh = !path.is_root() && self.make_dir(path)?;
+        let dir = self.dir(path)?.ok_or_else(|| Error::new(format!("can't open {}", quote(path.as_bytes()))))?;
+        let stale =
+            if fresh { Vec::new() } else { xattr::list(Target::Fd(dir.as_fd())).map_err(|e| trouble("read", path.as_bytes(), e))? };
+        for name in stale {
+            if name == OVERRIDE_XATTR.as_bytes() || meta::image_xattr_name(&name).is_some_and(|name| name != b"security.capability") {
+                xattr::remove(Target::Fd(dir.as_fd()), &name).map_err(|e| trouble("change", path.as_bytes(), e))?;
+            }
+        }
+        self.record_mut().overrides.remove(path);
+        self.record_mut().implicit.remove(path);
+        self.set_xattrs(Target::Fd(dir.as_fd()), path, meta)?;
+        fs::set_mode(&*dir, meta.native_mode()).map_err(|e| trouble("set the mode of", path.as_bytes(), e))?;
+        self.times.insert(path.clone(), meta.mtime);
+        Ok(())
+    }
+
+    /// Makes a directory; false if there is one.
+    fn make_dir(&mut self, path: &ImagePath) -> Result<bool> {
+        let (dir, name) = self.site(path)?;
+        match fs::make_dir(&*dir, name, 0o700) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|()| true).map_err(|e| trouble("create", path.as_bytes(), e)),
+        }
+        if self.stat(path)?.is_some_and(|stat| stat.is_dir()) {
+            return Ok(false);
+        }
+        self.clear(path)?;
+        fs::make_dir(&*dir, name, 0o700).map_err(|e| trouble("create", path.as_bytes(), e))?;
+        self.mark_opaque(path)?;
+        Ok(true)
+    }
+
+    /// Makes a directory that the image has no entry for; its metadata won't hide that of lower layers.
+    pub fn put_implicit_dir(&mut self, path: &ImagePath) -> Result<()> {
+        let replaced = self.stat(path)?.is_some();
+        self.put_dir(path, &Meta::new(Kind::Directory, 0o755))?;
+        if !replaced {
+            self.record_mut().implicit.insert(path.clone());
+        }
+        Ok(())
+    }
+
+    /// Marks the root directory as one that the image has no entry for, until [`Self::put_dir`] gives it one.
+    pub fn put_implicit_root(&mut self) -> Result<()> {
+        let root = ImagePath::root();
+        self.put_dir(&root, &Meta::new(Kind::Directory, 0o755))?;
+        self.record_mut().implicit.insert(root);
+        Ok(())
+    }
+
+    /// Makes a file, replacing what is there; `write` gets it empty and fills it.
+    pub fn put_file(&mut self, path: &ImagePath, meta: &Meta, write: impl FnOnce(&Copier, &File) -> Result<()>) -> Result<()> {
+        let file = self.make(path, |dir, name| fs::create_file(dir, name, meta.native_mode() & 0o777))?;
+        write(&self.copier, &file)?;
+        self.finish_file(&file, path, meta)
+    }
+
+    fn finish_file(&mut self, file: &File, path: &ImagePath, meta: &Meta) -> Result<()> {
+        self.set_xattrs(Target::Fd(file.as_fd()), path, meta)?;
+        let mode = meta.native_mode();
+        // Creating has set the mode already unless the umask took something; set-user-ID doesn't survive writing.
+        if mode & 0o7000 != 0 || self.umask.is_none_or(|umask| mode & umask != 0) {
+            fs::set_mode(file, mode).map_err(|e| trouble("set the mode of", path.as_bytes(), e))?;
+        }
+        fs::set_mtime(file, time(meta.mtime)).map_err(|e| trouble("set the time of", path.as_bytes(), e))
+    }
+
+    /// Makes a symlink, replacing what is there.
+    pub fn put_symlink(&mut self, path: &ImagePath, meta: &Meta, target: &[u8]) -> Result<()> {
+        self.make(path, |dir, name| fs::make_symlink(target, dir, name))?;
+        self.finish_other(path, meta)
+    }
+
+    /// Makes a FIFO or a device, replacing what is there.
+    pub fn put_special(&mut self, path: &ImagePath, meta: &Meta) -> Result<()> {
+        match meta.kind {
+            Kind::CharDevice { .. } | Kind::BlockDevice { .. } => self.put_file(path, meta, |_, _| Ok(())),
+            Kind::Fifo => {
+                self.make(path, |dir, name| fs::make_fifo(dir, name, meta.mode & 0o777))?;
+                let (dir, name) = self.site(path)?;
+                fs::set_mode_at(&*dir, name, meta.mode).map_err(|e| trouble("set the mode of", path.as_bytes(), e))?;
+                self.finish_other(path, meta)
+            }
+            _ => Err(Error::with_kind(ErrorKind::Unsupported, format!("{} can't be in a layer: it is a socket", quote(path.as_bytes())))),
+        }
+    }
+
+    /// What can't hold xattrs has its override in the record.
+    fn finish_other(&mut self, path: &ImagePath, meta: &Meta) -> Result<()> {
+        if let Some(over) = meta.needed_override() {
+            self.record_mut().overrides.insert(path.clone(), over);
+        }
+        self.lost_xattrs += meta.xattrs.len() as u64;
+        let (dir, name) = self.site(path)?;
+        fs::set_mtime_at(&*dir, name, time(meta.mtime)).map_err(|e| trouble("set the time of", path.as_bytes(), e))
+    }
+
+    /// Gives the file at `target` another name, replacing what is there. `false` if there is no such file.
+    pub fn link(&mut self, target: &ImagePath, path: &ImagePath) -> Result<bool> {
+        let Some(stat) = self.stat(target)?.filter(|stat| !stat.is_dir() && !stat.is_whiteout()) else { return Ok(false) };
+        if self.stat(path)?.is_some_and(|there| (there.dev, there.ino) == (stat.dev, stat.ino)) {
+            return Ok(true);
+        }
+        let (from, from_name) = self.site(target)?;
+        self.make(path, |dir, name| fs::make_link(&*from, from_name, dir, name))?;
+        if let Some(over) = self.record.overrides.get(target).copied() {
+            self.record_mut().overrides.insert(path.clone(), over);
+        }
+        Ok(true)
+    }
+
+    /// Hides what lower layers have at `path`. What this layer has there stays, a directory without lower content.
+    pub fn whiteout(&mut self, path: &ImagePath) -> Result<()> {
+        let (dir, name) = self.site(path)?;
+        match fs::make_whiteout(&*dir, name) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map_err(|e| whiteout_trouble(path, e)),
+        }
+        if self.stat(path)?.is_some_and(|stat| stat.is_dir()) {
+            self.mark_opaque(path)?;
+            self.record_mut().implicit.remove(path);
+        }
+        Ok(())
+    }
+
+    /// Hides what lower layers have below the directory `path`.
+    pub fn mark_opaque(&mut self, path: &ImagePath) -> Result<()> {
+        let dir = self.dir(path)?.ok_or_else(|| Error::new(format!("{} is no directory", quote(path.as_bytes()))))?;
+        match xattr::set(Target::Fd(dir.as_fd()), OPAQUE_XATTR.as_bytes(), b"y") {
+            Err(e) if xattr::is_unsupported(&e) => drop(self.record_mut().opaque.insert(path.clone())),
+            set => set.map_err(|e| trouble("mark", path.as_bytes(), e))?,
+        }
+        Ok(())
+    }
+
+    /// Removes what is at `path`, if anything, with all below it.
+    pub fn clear(&mut self, path: &ImagePath) -> Result<()> {
+        let (dir, name) = self.site(path)?;
+        let Some(stat) = fs::stat_if_any(&*dir, name).map_err(|e| trouble("read", path.as_bytes(), e))? else { return Ok(()) };
+        if stat.is_dir() {
+            self.open.clear();
+            let below: Vec<_> = self.times.range(path..).map(|(p, _)| p).take_while(|p| p.starts_with(path)).cloned().collect();
+            for path in below {
+                self.times.remove(&path);
+            }
+        }
+        self.record_mut().forget(path);
+        remove_tree(dir.as_fd(), name).map_err(|e| trouble("remove", path.as_bytes(), e))
+    }
+
+    /// Creates an entry; if something is in the way, removes that first.
+    fn make<T>(&mut self, path: &ImagePath, create: impl Fn(&OwnedFd, &[u8]) -> io::Result<T>) -> Result<T> {
+        let (dir, name) = self.site(path)?;
+        match create(&dir, name) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map_err(|e| trouble("create", path.as_bytes(), e)),
+        }
+        self.clear(path)?;
+        create(&dir, name).map_err(|e| trouble("create", path.as_bytes(), e))
+    }
+
+    fn set_xattrs(&mut self, target: Target<'_>, path: &ImagePath, meta: &Meta) -> Result<()> {
+        if let Some(over) = meta.needed_override() {
+            match xattr::set(target, OVERRIDE_XATTR.as_bytes(), over.to_string().as_bytes()) {
+                Err(e) if xattr::is_unsupported(&e) => drop(self.record_mut().overrides.insert(path.clone(), over)),
+                set => set.map_err(|e| trouble("record the owner of", path.as_bytes(), e))?,
+            }
+        }
+        for (name, value) in &meta.xattrs {
+            let Some(host_name) = meta::host_xattr_name(name) else { continue };
+            match xattr::set(target, &host_name, value) {
+                Err(e) if xattr::is_unsupported(&e) => self.lost_xattrs += 1,
+                set => set.map_err(|e| trouble(&format!("store the extended attribute {} of", quote(name)), path.as_bytes(), e))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the directories' times and writes the record.
+    pub fn finish(mut self) -> Result<Finished> {
+        for (path, mtime) in std::mem::take(&mut self.times) {
+            if let Some(dir) = self.dir(&path)? {
+                fs::set_mtime(&*dir, time(mtime)).map_err(|e| trouble("set the time of", path.as_bytes(), e))?;
+            }
+        }
+        self.record.save(&self.layer)?;
+        Ok(Finished { record: self.record, lost_xattrs: self.lost_xattrs })
+    }
+}
+
+/// What is known of a tree when it is done.
+pub(super) struct Finished {
+    pub record: Arc<Record>,
+    pub lost_xattrs: u64,
+}
+
+fn time(mtime: Mtime) -> (i64, u32) {
+    (mtime.secs, mtime.nanos)
+}
+
+/// An error about a path of the image, without the storage directory's long name in front.
+fn trouble(verb: &str, path: &[u8], cause: io::Error) -> Error {
+    Error::os(format!("can't {verb} {}", quote(path)), cause)
+}
+
+fn whiteout_trouble(path: &ImagePath, cause: io::Error) -> Error {
+    let denied = cause.raw_os_error() == Some(libc::EPERM);
+    let error = Error::os(format!("can't mark {} as deleted", quote(path.as_bytes())), cause);
+    if denied { error.hint("this needs Linux 5.8 or later and a file system that has device nodes") } else { error }
+}

@@ -1,1 +1,0 @@
-//! Files below directory descriptors: openat2, extended attributes, reflinks.

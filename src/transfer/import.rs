@@ -1,0 +1,80 @@
+//! An image of one layer from a rootfs: a tarball, a directory, or programs of this machine.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::host::Closure;
+use super::pipeline::{self, Feed};
+use crate::error::{Error, IoContext as _, Result, quote};
+use crate::event::{Event, Sink, next_id};
+use crate::oci::{Descriptor, History, ImageConfig, Manifest, Platform, Reference, media_type};
+use crate::rootfs::pack::pack_view;
+use crate::rootfs::record::Record;
+use crate::rootfs::view::{LayerDir, View};
+use crate::store::{ImageRecord, Store};
+
+/// Docker's default, for images that don't say.
+const SEARCH_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Imports a tarball (compression by content), a directory, or with `-` a tarball from standard input.
+///
+/// The same content gives the same image: it carries no time of import.
+pub fn import_file(store: &Store, source: &str, name: &Reference, sink: &dyn Sink) -> Result<ImageRecord> {
+    let path = Path::new(source);
+    if source == "-" {
+        return import(store, source, None, name, sink, |feed, seen| feed.copy(io::stdin().lock(), seen));
+    }
+    let file = File::open(path).doing("open", path)?;
+    let meta = file.metadata().doing("look at", path)?;
+    if meta.is_dir() {
+        let layer = LayerDir { fs: path.to_owned(), record: Arc::new(Record::default()) };
+        return import(store, source, None, name, sink, |feed, _| pack_view(&View::new(vec![layer]), feed).map(drop));
+    }
+    import(store, source, Some(meta.len()).filter(|_| meta.is_file()), name, sink, |feed, seen| feed.copy(file, seen))
+}
+
+/// Imports programs of this machine, with what they need to run; `programs` separated by commas, `search_path` as `PATH`.
+pub fn import_host(store: &Store, programs: &str, search_path: &str, name: &Reference, sink: &dyn Sink) -> Result<ImageRecord> {
+    let closure = Closure::collect(programs, search_path)?;
+    import(store, &format!("host:{programs}"), None, name, sink, |feed, _| closure.write(feed))
+}
+
+fn import(
+    store: &Store,
+    source: &str,
+    total: Option<u64>,
+    name: &Reference,
+    sink: &dyn Sink,
+    produce: impl FnOnce(&mut Feed, &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> + Send,
+) -> Result<ImageRecord> {
+    let id = next_id();
+    sink.event(Event::TransferStarted { id, what: source, total });
+    let draft = store.draft()?;
+    let mut done = 0;
+    let mut seen = |piece: &[u8]| {
+        done += piece.len() as u64;
+        sink.event(Event::TransferAdvanced { id, done });
+        Ok(())
+    };
+    let unpacked = pipeline::take_apart(Some(draft.path()), |feed| produce(feed, &mut seen))
+        .map_err(|e| e.context(format!("can't import {}", quote(source))))?;
+    if unpacked.size == 0 {
+        return Err(Error::input(format!("can't import {}", quote(source))).cause("it is empty"));
+    }
+    draft.commit(unpacked.diff_id, unpacked.size)?;
+    sink.event(Event::TransferFinished { id, note: "" });
+
+    let platform = Platform::host();
+    let mut config = ImageConfig::scratch(&platform);
+    config.config.env.push(SEARCH_PATH.into());
+    config.rootfs.diff_ids.push(unpacked.diff_id);
+    config.history.push(History { created_by: Some(format!("rootling import {source}")), ..History::default() });
+    let bytes = config.to_bytes();
+    let descriptor = Descriptor::new(media_type::OCI_CONFIG, store.put_blob(&bytes)?, bytes.len() as u64);
+    let layer = Descriptor::new(media_type::OCI_LAYER, unpacked.diff_id.0, unpacked.size);
+    let manifest = Manifest::oci(descriptor, vec![layer]).to_bytes();
+    let manifest = Descriptor::new(media_type::OCI_MANIFEST, store.put_blob(&manifest)?, manifest.len() as u64);
+    store.put_image(name, &manifest, None)
+}

@@ -1,0 +1,212 @@
+//! The layers of a pull: all at the same time, as far as threads and patience of registries reach.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::pipeline::{self, Feed};
+use crate::error::{Error, Kind, Result, quote};
+use crate::event::{Event, Sink, next_id};
+use crate::oci::{Descriptor, DiffId, ImageConfig, Manifest, Reference, media_type};
+use crate::registry;
+use crate::store::{Store, Work};
+
+/// Layers on their way at the same time: enough to fill a line, few enough for registries that count connections.
+const AT_ONCE: usize = 8;
+
+/// One layer to have.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    descriptor: Descriptor,
+    diff_id: DiffId,
+    /// Bottom is 1; the first of equal ones.
+    number: usize,
+}
+
+/// Pairs the manifest's layers with the config's diff IDs; equal ones once, the largest first.
+pub(super) fn wanted(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<Wanted>> {
+    let corrupt = |why: String| Error::with_kind(Kind::Corrupt, "the image's manifest and config contradict each other").cause(why);
+    let diff_ids = &config.rootfs.diff_ids;
+    if manifest.layers.len() != diff_ids.len() {
+        return Err(corrupt(format!("{} layers, {} diff IDs", manifest.layers.len(), diff_ids.len())));
+    }
+    let mut unique: BTreeMap<_, Wanted> = BTreeMap::new();
+    for (index, (descriptor, diff_id)) in manifest.layers.iter().zip(diff_ids).enumerate() {
+        check_type(index + 1, descriptor)?;
+        let wanted = Wanted { descriptor: descriptor.clone(), diff_id: *diff_id, number: index + 1 };
+        let first = unique.entry(descriptor.digest).or_insert(wanted);
+        if first.diff_id != *diff_id || first.descriptor.size != descriptor.size {
+            return Err(corrupt(format!("layers {} and {} are the same blob and differ", first.number, index + 1)));
+        }
+    }
+    let mut wanted: Vec<Wanted> = unique.into_values().collect();
+    // What takes longest starts first; the rest fills the gaps.
+    wanted.sort_by_key(|w| (std::cmp::Reverse(w.descriptor.size), w.number));
+    Ok(wanted)
+}
+
+fn check_type(number: usize, descriptor: &Descriptor) -> Result<()> {
+    let known = media_type::is_layer(&descriptor.media_type);
+    let encrypted = descriptor.media_type.ends_with("+encrypted");
+    if known && !encrypted {
+        return Ok(());
+    }
+    let what = format!("layer {number} has media type {}", quote(&descriptor.media_type));
+    Err(Error::with_kind(Kind::Unsupported, what).cause(match encrypted {
+        true => "encrypted layers can't be read",
+        false => "this is no layer of a container image; some registries also hold charts, models and signatures",
+    }))
+}
+
+/// Where layers come from and go to.
+pub(super) struct Fetch<'a> {
+    pub(super) store: &'a Store,
+    pub(super) client: &'a registry::Client,
+    pub(super) reference: &'a Reference,
+    pub(super) total: usize,
+    pub(super) sink: &'a dyn Sink,
+}
+
+impl Fetch<'_> {
+    /// Fetches and unpacks what is not here. The first error stops the others; layers already complete stay.
+    pub(super) fn all(&self, wanted: Vec<Wanted>) -> Result<()> {
+        let workers = wanted.len().min(AT_ONCE);
+        let queue = Mutex::new(wanted.into_iter());
+        let (stop, first_error) = (AtomicBool::new(false), Mutex::new(None));
+        let work = || {
+            while !stop.load(Ordering::Relaxed) {
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some(wanted) = next else { return };
+                if let Err(error) = self.one(&wanted, &stop) {
+                    stop.store(true, Ordering::Relaxed);
+                    first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                }
+            }
+        };
+        std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
+        first_error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    fn one(&self, wanted: &Wanted, stop: &AtomicBool) -> Result<()> {
+        let id = next_id();
+        let what = format!("layer {}/{} {}", wanted.number, self.total, wanted.descriptor.digest.short());
+        self.sink.event(Event::TransferStarted { id, what: &what, total: Some(wanted.descriptor.size) });
+        let note =
+            self.have(wanted, id, stop).map_err(|e| e.context(format!("can't pull {what} of {}", quote(self.reference.familiar()))))?;
+        self.sink.event(Event::TransferFinished { id, note });
+        Ok(())
+    }
+
+    fn have(&self, wanted: &Wanted, id: u64, stop: &AtomicBool) -> Result<&'static str> {
+        if self.here(wanted)? == (true, true) {
+            return Ok("already here");
+        }
+        // Another process that pulls the same image may be at it: wait, and find it done.
+        let _lock = self.store.lock(Work::Blob(&wanted.descriptor.digest))?;
+        match self.attempt(wanted, id, stop) {
+            // What was damaged on its way, or on the disk, gets a second chance.
+            Err(e) if e.kind() == Kind::Corrupt && !stop.load(Ordering::Relaxed) => self.attempt(wanted, id, stop),
+            outcome => outcome,
+        }
+    }
+
+    /// Whether layer and blob are here.
+    fn here(&self, wanted: &Wanted) -> Result<(bool, bool)> {
+        let blob = self.store.has_blob(&wanted.descriptor.digest)? == Some(wanted.descriptor.size);
+        Ok((self.store.layer(&wanted.diff_id)?.is_some(), blob))
+    }
+
+    fn attempt(&self, wanted: &Wanted, id: u64, stop: &AtomicBool) -> Result<&'static str> {
+        let (have_layer, have_blob) = self.here(wanted)?;
+        if have_layer && have_blob {
+            return Ok("already here");
+        }
+        let draft = if have_layer { None } else { Some(self.store.draft()?) };
+        let unpacked = pipeline::take_apart(draft.as_ref().map(|draft| draft.path()), |feed| match have_blob {
+            true => self.read_blob(wanted, id, stop, feed),
+            false => self.download(wanted, id, stop, feed),
+        })?;
+        pipeline::expect(unpacked, &wanted.diff_id.0)?;
+        if let Some(draft) = draft {
+            draft.commit(wanted.diff_id, unpacked.size)?;
+        }
+        self.store.remember_layer_blob(&wanted.diff_id, &wanted.descriptor)?;
+        Ok(if have_blob { "unpacked" } else { "done" })
+    }
+
+    fn read_blob(&self, wanted: &Wanted, id: u64, stop: &AtomicBool, feed: &mut Feed) -> Result<()> {
+        let digest = &wanted.descriptor.digest;
+        let outcome = feed.copy(self.store.blob_reader(digest)?, self.progress(id, 0, stop));
+        if outcome.as_ref().is_err_and(|e| e.kind() == Kind::Corrupt) {
+            self.store.discard_blob(digest)?;
+        }
+        outcome
+    }
+
+    /// Goes on where an earlier attempt, even of a process that was killed, ended.
+    fn download(&self, wanted: &Wanted, id: u64, stop: &AtomicBool, feed: &mut Feed) -> Result<()> {
+        let mut writer = self.store.partial(&wanted.descriptor.digest)?;
+        if writer.written() > wanted.descriptor.size {
+            writer.restart()?;
+        }
+        let resumed = writer.written();
+        if resumed > 0 {
+            feed.copy(writer.reader()?, |_| Ok(()))?;
+        }
+        let stream = self.client.blob(self.reference, &wanted.descriptor, resumed)?;
+        let host = stream.host().to_owned();
+        let mut progress = self.progress(id, resumed, stop);
+        feed.copy(stream, |piece| {
+            std::io::Write::write_all(&mut writer, piece).map_err(|e| crate::error::from_io(|| "can't write the blob".into(), e))?;
+            progress(piece)
+        })?;
+        writer.commit(&wanted.descriptor.digest, Some(wanted.descriptor.size)).map_err(|e| match e.kind() {
+            Kind::Corrupt => e.cause(format!("they came from {}", quote(host))),
+            _ => e,
+        })
+    }
+
+    /// Says how far it is, and ends it when another layer has failed.
+    fn progress<'s>(&'s self, id: u64, start: u64, stop: &'s AtomicBool) -> impl FnMut(&[u8]) -> Result<()> + use<'s> {
+        let mut done = start;
+        move |piece| {
+            done += piece.len() as u64;
+            self.sink.event(Event::TransferAdvanced { id, done });
+            match stop.load(Ordering::Relaxed) {
+                true => Err(Error::with_kind(Kind::Interrupted, "another layer could not be fetched")),
+                false => Ok(()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{Digest, Platform};
+
+    fn image(layers: &[(&str, &str, u64)], diff_ids: &[&str]) -> Result<Vec<Wanted>> {
+        let layers = layers.iter().map(|(media_type, name, size)| Descriptor::new(media_type, Digest::of(name), *size)).collect();
+        let manifest = Manifest::oci(Descriptor::new(media_type::OCI_CONFIG, Digest::of("c"), 1), layers);
+        let mut config = ImageConfig::scratch(&Platform::host());
+        config.rootfs.diff_ids = diff_ids.iter().map(|name| DiffId(Digest::of(name))).collect();
+        wanted(&manifest, &config)
+    }
+
+    #[test]
+    fn pairs_layers() {
+        let gzip = media_type::OCI_LAYER_GZIP;
+        let wanted = image(&[(gzip, "a", 1), (gzip, "b", 9), (gzip, "a", 1)], &["A", "B", "A"]).unwrap();
+        assert_eq!(wanted.iter().map(|w| w.number).collect::<Vec<_>>(), [2, 1]);
+        for (layers, diff_ids, expected) in [
+            (&[(gzip, "a", 1)][..], &[][..], "1 layers, 0 diff IDs"),
+            (&[(gzip, "a", 1), (gzip, "a", 1)], &["A", "B"], "layers 1 and 2 are the same blob"),
+            (&[(gzip, "a", 1), (gzip, "a", 2)], &["A", "A"], "layers 1 and 2 are the same blob"),
+            (&[("application/json", "a", 1)], &["A"], "layer 1 has media type `application/json`"),
+            (&[("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "a", 1)], &["A"], "encrypted"),
+        ] {
+            let error = image(layers, diff_ids).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+from A as B
+FroM b
+run c
+cOpY d e

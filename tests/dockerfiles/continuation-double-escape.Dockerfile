@@ -1,0 +1,6 @@
+FROM a
+RUN echo \\
+RUN echo \\\
+RUN echo "\\"
+RUN echo a\ \
+ b

@@ -1,0 +1,6 @@
+\
+FROM a
+ \
+\
+# comment
+   RUN b

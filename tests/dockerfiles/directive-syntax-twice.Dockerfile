@@ -1,0 +1,3 @@
+#syntax=x
+#syntax=y
+FROM a

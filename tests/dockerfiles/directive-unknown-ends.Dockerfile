@@ -1,0 +1,5 @@
+# unknown=x
+# escape=`
+FROM a
+RUN b \
+  c

@@ -1,0 +1,4 @@
+# syntax = docker/dockerfile:1.7-labs  
+#check=skip=JSONArgsRecommended;error=true
+#	EsCaPe	=	\
+FROM a

@@ -1,0 +1,2 @@
+FROM a
+COPY --from b c d

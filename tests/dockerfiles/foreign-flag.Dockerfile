@@ -1,0 +1,3 @@
+FROM a
+COPY \
+  --link --mount=type=cache,target=/x b c

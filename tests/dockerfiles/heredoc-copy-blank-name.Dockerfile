@@ -1,0 +1,4 @@
+FROM a
+COPY <<'E F' /x
+y
+E F

@@ -1,0 +1,5 @@
+FROM a
+RUN cat <<EO\
+F
+x
+EOF

@@ -1,0 +1,4 @@
+FROM a
+RUN cat <<E"O"F
+y
+EOF

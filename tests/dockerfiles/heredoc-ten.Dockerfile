@@ -1,0 +1,23 @@
+FROM a
+RUN 0<<E0 1<<E1 2<<E2 3<<E3 4<<E4 5<<E5 6<<E6 7<<E7 8<<E8 9<<E9
+b0
+E0
+b1
+E1
+b2
+E2
+b3
+E3
+b4
+E4
+b5
+E5
+b6
+E6
+b7
+E7
+b8
+E8
+b9
+E9
+RUN x

@@ -1,0 +1,10 @@
+FROM a
+MAINTAINER Jörg <j@example.org>
+WORKDIR /a b
+WORKDIR "quoted"
+USER a:b
+USER ${U:-0}
+STOPSIGNAL 9
+EXPOSE 80 443/tcp 1000-2000/udp $PORT
+VOLUME ["/x"]
+ONBUILD USER x

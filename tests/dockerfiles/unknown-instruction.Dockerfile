@@ -1,0 +1,3 @@
+FROM a
+
+RUNN apt-get update

@@ -1,0 +1,17 @@
+//! The program as its users meet it: one binary of integration tests, each module one promise.
+//!
+//! The tests run as an ordinary user without subuids (`tests/as-user` sees to it under root). A test whose means are
+//! missing skips with a reason, which is a failure under `CI=true`.
+
+mod build;
+mod concurrency;
+mod corpus;
+mod formats;
+mod fulldisk;
+mod hostile;
+mod kill;
+mod registry;
+mod rig;
+mod run;
+mod served;
+mod workspace;
