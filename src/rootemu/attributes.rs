@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use nix::errno::Errno;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, Timespec, Timestamps, XattrFlags};
 
-use super::inodes::{Entry, Origin};
+use super::inodes::{Entry, Key, Origin};
 use super::overrides::{self, Override};
 use super::paths::{Follow, Located};
 use super::procfs::errno;
@@ -103,12 +103,19 @@ impl Attributes {
             shared.inodes.remove(&self.native);
             return Ok(());
         }
-        let native = match self.native_type() {
-            libc::S_IFLNK | libc::S_IFIFO => copy_up(file, &self.native)?,
-            _ => self.native,
-        };
-        let entry = Entry { uid: new.uid, gid: new.gid, path: image_path(file), origin: Origin::Step };
-        shared.inodes.insert(&native, entry);
+        let entry = Entry { uid: new.uid, gid: new.gid, path: None, origin: Origin::Step, twin: None };
+        self.enter(shared, file, entry)
+    }
+
+    /// Enters the owner of a file that holds no attributes, where the step leaves its own.
+    pub fn enter(&self, shared: &Shared, file: &Located<'_>, entry: Entry) -> Result<(), Errno> {
+        let (mut native, mut path, mut twin) = (self.native, None, None);
+        if matches!(self.native_type(), libc::S_IFLNK | libc::S_IFIFO) {
+            native = copy_up(file, &self.native)?;
+            path = image_path(file);
+            twin = path.as_ref().and_then(|path| shared.look_in_upper(path)).map(|in_upper| Key::of(&in_upper));
+        }
+        shared.inodes.insert(&native, Entry { path, twin, origin: Origin::Step, ..entry });
         Ok(())
     }
 }
@@ -147,7 +154,7 @@ fn remove_override(file: &Located<'_>) -> Result<(), Errno> {
 }
 
 /// Makes sure that a symlink or FIFO lies in the upper layer, by giving it the times it has; its identity there.
-pub fn copy_up(file: &Located<'_>, native: &Statx) -> Result<Statx, Errno> {
+fn copy_up(file: &Located<'_>, native: &Statx) -> Result<Statx, Errno> {
     let time = |t: &rustix::fs::StatxTimestamp| Timespec { tv_sec: t.tv_sec, tv_nsec: t.tv_nsec.into() };
     let times = Timestamps { last_access: time(&native.stx_atime), last_modification: time(&native.stx_mtime) };
     rustix::fs::utimensat(CWD, file.path, &times, file.follow.flags()).map_err(errno)?;
@@ -155,7 +162,7 @@ pub fn copy_up(file: &Located<'_>, native: &Statx) -> Result<Statx, Errno> {
 }
 
 /// Where a file is in the image.
-pub fn image_path(file: &Located<'_>) -> Option<ImagePath> {
+fn image_path(file: &Located<'_>) -> Option<ImagePath> {
     let mut flags = OFlags::PATH | OFlags::CLOEXEC;
     flags.set(OFlags::NOFOLLOW, file.follow == Follow::No);
     let open = rustix::fs::open(file.path, flags, Mode::empty()).ok()?;

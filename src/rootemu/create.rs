@@ -90,7 +90,7 @@ fn hand_over(request: &Request<'_>, file: std::os::fd::OwnedFd, flags: OFlags, o
         Err(_) => {
             let name = procfs::Name::new(format_args!("self/fd/{}", file.as_raw_fd()));
             if let Ok(native) = rustix::fs::statx(CWD, name.as_c_str(), AtFlags::empty(), attributes::IDENTITY) {
-                let entry = Entry { uid: owner.uid, gid: owner.gid, path: None, origin: Origin::Step };
+                let entry = Entry { uid: owner.uid, gid: owner.gid, path: None, origin: Origin::Step, twin: None };
                 request.shared.inodes.insert(&native, entry);
             }
         }

@@ -1,8 +1,11 @@
 //! Owners of what holds no user extended attributes: symlinks, FIFOs, sockets, terminals, and everything on file systems without them.
 //!
-//! The key is the inode, as the container sees it, together with its time of birth: a number that is used again has another one (pipes have
-//! none, and live no longer than the step that made them). The overlay gives a symlink of a lower layer another number once it is copied up,
-//! so one is copied up before it gets an owner, and an owner that came with the layers is moved to the new number by the
+//! The key is the inode's number, as the container sees it, together with its time of birth: a number that is used again has another one.
+//! What has none (pipes, terminals) is known by its device, too, and lives no longer than the step that made it.
+//!
+//! A symlink or FIFO of a lower layer gets another number when it is copied up: not at once, but when the kernel's caches have forgotten
+//! it (checked on 6.18; overlayfs keeps the old number in `user.overlay.origin`, which can't be set on these). So it is copied up
+//! before it gets an owner, and entered under both numbers; an owner that came with the layers is entered under both by the
 //! calls that copy up ([`super::owner::before_move`]).
 
 use std::collections::HashMap;
@@ -25,9 +28,10 @@ pub struct Inodes {
 /// Which inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
-    device: (u32, u32),
     number: u64,
     birth: (i64, u32),
+    /// 0:0 for what has a time of birth: parts of an overlay on several file systems have several.
+    device: (u32, u32),
 }
 
 /// What is known of it.
@@ -41,6 +45,8 @@ pub struct Entry {
     pub path: Option<ImagePath>,
     /// Where it lies.
     pub origin: Origin,
+    /// Its other number.
+    pub twin: Option<Key>,
 }
 
 /// Who entered it.
@@ -55,11 +61,9 @@ pub enum Origin {
 impl Key {
     /// The key of a file; `stat` must have been asked for the time of birth.
     pub fn of(stat: &Statx) -> Self {
-        Self {
-            device: (stat.stx_dev_major, stat.stx_dev_minor),
-            number: stat.stx_ino,
-            birth: (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec),
-        }
+        let birth = (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec);
+        let device = if birth == (0, 0) { (stat.stx_dev_major, stat.stx_dev_minor) } else { (0, 0) };
+        Self { number: stat.stx_ino, birth, device }
     }
 }
 
@@ -83,17 +87,23 @@ impl Inodes {
         Some(Override { uid: entry.uid, gid: entry.gid, mode: u32::from(stat.stx_mode) & 0o7777, device: None })
     }
 
-    /// Enters or replaces.
+    /// Enters or replaces, also under the entry's other number.
     pub fn insert(&self, stat: &Statx, entry: Entry) {
+        let key = Key::of(stat);
+        let twin = entry.twin.filter(|twin| *twin != key);
         let mut entries = self.lock();
-        entries.insert(Key::of(stat), entry);
+        remove(&mut entries, key);
+        if let Some(twin) = twin {
+            entries.insert(twin, Entry { twin: Some(key), ..entry.clone() });
+        }
+        entries.insert(key, Entry { twin, ..entry });
         self.count.store(entries.len(), Ordering::Release);
     }
 
-    /// Removes.
+    /// Removes it under both numbers.
     pub fn remove(&self, stat: &Statx) {
         let mut entries = self.lock();
-        entries.remove(&Key::of(stat));
+        remove(&mut entries, Key::of(stat));
         self.count.store(entries.len(), Ordering::Release);
     }
 
@@ -104,5 +114,37 @@ impl Inodes {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn remove(entries: &mut HashMap<Key, Entry>, key: Key) {
+    if let Some(twin) = entries.remove(&key).and_then(|old| old.twin) {
+        entries.remove(&twin);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{AtFlags, CWD};
+
+    use super::*;
+
+    #[test]
+    fn an_entry_has_two_numbers() {
+        let mut one = rustix::fs::statx(CWD, c"/", AtFlags::empty(), rustix::fs::StatxFlags::BASIC_STATS).unwrap();
+        one.stx_btime.tv_sec = 1;
+        let mut other = one;
+        other.stx_ino += 1;
+        let entry = |uid, twin| Entry { uid, gid: 0, path: None, origin: Origin::Step, twin };
+        let inodes = Inodes::default();
+        let uids = || [&one, &other].map(|stat| inodes.get(stat).map(|entry| entry.uid));
+        inodes.insert(&one, entry(33, Some(Key::of(&other))));
+        assert_eq!(uids(), [Some(33), Some(33)]);
+        inodes.insert(&other, entry(44, None));
+        assert_eq!(uids(), [None, Some(44)]);
+        inodes.insert(&one, entry(55, Some(Key::of(&other))));
+        inodes.remove(&other);
+        assert_eq!(uids(), [None, None]);
+        assert!(inodes.is_empty());
     }
 }

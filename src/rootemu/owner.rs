@@ -8,8 +8,8 @@ use nix::errno::Errno;
 
 use super::attributes::{self, Attributes};
 use super::credentials::{Credentials, KEEP, capability};
-use super::inodes::{Entry, Origin};
-use super::paths::{Located, locate};
+use super::inodes::Origin;
+use super::paths::locate;
 use super::request::{DONE, Outcome, PASS, Request, Scratch};
 use super::tables::Width;
 use super::xattr;
@@ -109,12 +109,8 @@ pub fn before_move(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     let Ok(old) = Attributes::load(request.shared, &file) else { return PASS };
     let Some(entry) = request.shared.inodes.get(&old.native) else { return PASS };
     if entry.origin == Origin::Layers && request.check_alive().is_ok() {
-        rekey(request, &file, &old, entry);
+        // If it can't be copied up, the kernel will not do it either.
+        let _ = old.enter(request.shared, &file, entry);
     }
     PASS
-}
-
-fn rekey(request: &Request<'_>, file: &Located<'_>, old: &Attributes, entry: Entry) {
-    let Ok(new) = attributes::copy_up(file, &old.native) else { return };
-    request.shared.inodes.insert(&new, Entry { origin: Origin::Step, ..entry });
 }

@@ -3,55 +3,52 @@
 //! An entry counts if its inode is still there, under the name it had or, after a rename, under another; a name is looked for only if an
 //! entry is missing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Statx};
 
 use super::attributes::IDENTITY;
-use super::inodes::{Entry, Inodes, Key, Origin};
+use super::inodes::{Entry, Key, Origin};
 use super::overrides::Override;
+use super::request::Shared;
 use crate::oci::ImagePath;
 
-/// The owners of what lies in `upper`, or below the root if there is none.
-pub fn owners(inodes: &Inodes, upper: Option<&OwnedFd>) -> Vec<(ImagePath, Override)> {
-    let mut missing = inodes.snapshot();
+/// The owners of what lies in the upper directory, or below the root if there is none.
+pub fn owners(shared: &Shared) -> Vec<(ImagePath, Override)> {
+    let mut known = shared.inodes.snapshot();
     // In an overlay, what came with the layers and was not touched is in the lower layers' records.
-    missing.retain(|_, entry| upper.is_none() || entry.origin == Origin::Step);
-    let mut found = Vec::new();
-    for (key, entry) in missing.clone() {
-        if let Some((path, native)) = entry.path.clone().and_then(|path| Some((path.clone(), look(&path)?)))
-            && Key::of(&native) == key
-            && lies_in(upper, &path)
-            && let Some(owner) = recordable(&native, &entry)
-        {
-            found.push((path, owner));
-            missing.remove(&key);
+    known.retain(|_, entry| shared.upper.is_none() || entry.origin == Origin::Step);
+    let mut found = BTreeMap::new();
+    let mut missing = false;
+    for path in known.values().filter_map(|entry| entry.path.as_ref()) {
+        match owner_at(path, &known).filter(|_| shared.upper.is_none() || shared.look_in_upper(path).is_some()) {
+            Some((owner, names)) => {
+                found.insert(path.clone(), owner);
+                missing |= names > 1;
+            }
+            None => missing = true,
         }
     }
-    missing.retain(|_, entry| entry.path.is_some());
-    // Hard links and renamed links have another name than the one entered.
-    if !missing.is_empty() {
-        let root = match upper {
+    // Links that were renamed have another name than the one entered; so have second names of one inode.
+    if missing {
+        let root = match &shared.upper {
             Some(upper) => rustix::fs::openat(upper, c".", DIRECTORY, Mode::empty()),
             None => rustix::fs::open(c"/", DIRECTORY, Mode::empty()),
         };
         if let Ok(root) = root {
-            search(&root, &ImagePath::root(), &missing, &mut found);
+            search(&root, &ImagePath::root(), &known, &mut found);
         }
     }
-    found
+    found.into_iter().collect()
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-fn look(path: &ImagePath) -> Option<Statx> {
-    rustix::fs::statx(CWD, [b"/", path.as_bytes()].concat(), AtFlags::SYMLINK_NOFOLLOW, IDENTITY).ok()
-}
-
-fn lies_in(upper: Option<&OwnedFd>, path: &ImagePath) -> bool {
-    upper.is_none_or(|upper| rustix::fs::statat(upper, path.as_relative() as &Path, AtFlags::SYMLINK_NOFOLLOW).is_ok())
+/// Whose the file at this path is, if it is one of the known, and how many names it has.
+fn owner_at(path: &ImagePath, known: &HashMap<Key, Entry>) -> Option<(Override, u32)> {
+    let native = rustix::fs::statx(CWD, [b"/", path.as_bytes()].concat(), AtFlags::SYMLINK_NOFOLLOW, IDENTITY).ok()?;
+    Some((recordable(&native, known.get(&Key::of(&native))?)?, native.stx_nlink))
 }
 
 /// Files and directories carry their own owner; of the rest, layers hold symlinks and FIFOs.
@@ -66,7 +63,7 @@ fn recordable(native: &Statx, entry: &Entry) -> Option<Override> {
 }
 
 /// Looks for entries in a directory and all below it.
-fn search(directory: &OwnedFd, path: &ImagePath, missing: &HashMap<Key, Entry>, found: &mut Vec<(ImagePath, Override)>) {
+fn search(directory: &OwnedFd, path: &ImagePath, known: &HashMap<Key, Entry>, found: &mut BTreeMap<ImagePath, Override>) {
     let Ok(entries) = Dir::read_from(directory) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
@@ -80,16 +77,12 @@ fn search(directory: &OwnedFd, path: &ImagePath, missing: &HashMap<Key, Entry>, 
                 if let Ok(below_open) = rustix::fs::openat(directory, name, DIRECTORY, Mode::empty())
                     && same_device(directory, &below_open)
                 {
-                    search(&below_open, &below, missing, found);
+                    search(&below_open, &below, known, found);
                 }
             }
             FileType::Symlink | FileType::Fifo => {
-                if let Some(native) = look(&below)
-                    && let Some(known) = missing.get(&Key::of(&native))
-                    && let Some(owner) = recordable(&native, known)
-                    && !found.iter().any(|(path, _)| *path == below)
-                {
-                    found.push((below, owner));
+                if let Some((owner, _)) = owner_at(&below, known) {
+                    found.insert(below, owner);
                 }
             }
             _ => {}

@@ -1,11 +1,16 @@
 //! One notified call: its arguments, its caller, the caller's memory.
 
-use nix::errno::Errno;
+use std::os::fd::OwnedFd;
 
+use nix::errno::Errno;
+use rustix::fs::{AtFlags, Statx};
+
+use super::attributes;
 use super::inodes::Inodes;
 use super::paths::PathBuffer;
 use super::processes::{Caller, Processes};
 use super::tables::Row;
+use crate::oci::ImagePath;
 use crate::sys::notify::{self, Answer, Listener, Notification};
 
 /// What all handlers share.
@@ -16,6 +21,16 @@ pub struct Shared {
     pub processes: Processes,
     /// Owners of what holds no extended attributes.
     pub inodes: Inodes,
+    /// The overlay's upper directory, if the root is an overlay.
+    pub upper: Option<OwnedFd>,
+}
+
+impl Shared {
+    /// A file of the image as it lies in the upper directory; `None` if it does not.
+    pub fn look_in_upper(&self, path: &ImagePath) -> Option<Statx> {
+        let upper = self.upper.as_ref()?;
+        rustix::fs::statx(upper, path.as_relative(), AtFlags::SYMLINK_NOFOLLOW, attributes::IDENTITY).ok()
+    }
 }
 
 /// One call.

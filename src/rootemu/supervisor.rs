@@ -44,7 +44,7 @@ pub fn supervise(spec: &EmulationSpec, listener: OwnedFd, context: Supervision) 
             .hint("inside another container, allow it to mount /proc (for Docker `--security-opt systempaths=unconfined`)")
     })?;
     let processes = Processes::new(spec.user.clone()).map_err(failed)?;
-    let shared = Shared { listener, processes, inodes: Inodes::default() };
+    let shared = Shared { listener, processes, inodes: Inodes::default(), upper: context.upper };
     load_owners(&shared.inodes, spec);
 
     let counts = Mutex::new(BTreeMap::new());
@@ -74,7 +74,7 @@ pub fn supervise(spec: &EmulationSpec, listener: OwnedFd, context: Supervision) 
                 .map_err(failed)
         })
     })?;
-    let owners = report::owners(&shared.inodes, context.upper.as_ref());
+    let owners = report::owners(&shared);
     Ok(Report::new(owners, counts.into_inner().unwrap_or_default()))
 }
 
@@ -83,7 +83,7 @@ fn load_owners(inodes: &Inodes, spec: &EmulationSpec) {
     for (path, owner) in spec.owners() {
         let name = [b"/", path.as_bytes()].concat();
         if let Ok(native) = rustix::fs::statx(CWD, name, AtFlags::SYMLINK_NOFOLLOW, IDENTITY) {
-            inodes.insert(&native, Entry { uid: owner.uid, gid: owner.gid, path: Some(path), origin: Origin::Layers });
+            inodes.insert(&native, Entry { uid: owner.uid, gid: owner.gid, path: Some(path), origin: Origin::Layers, twin: None });
         }
     }
 }

@@ -58,7 +58,7 @@ pub enum Call {
     Exit,
     /// A call that may give the process another root or mount namespace.
     View,
-    /// A call that can give a symlink or FIFO another inode number (copy-up): rename, link, utimensat.
+    /// A call that can give a symlink or FIFO another inode number (copy-up): rename, link, utime.
     Move,
     /// Would get around the filter; does not exist.
     Absent,
@@ -237,6 +237,7 @@ const X86_64: &[Row] = &[
     wide(123, Identity::SetFsgid),
     simple(125, Call::Capget),
     simple(126, Call::Capset),
+    row(132, Call::Move, PATH, 1), // utime
     row(133, Call::Mknod, LINK, 1),
     simple(155, Call::View), // pivot_root
     simple(157, Call::Prctl),
@@ -254,11 +255,13 @@ const X86_64: &[Row] = &[
     row(198, Call::RemoveXattr, LINK, 1),
     row(199, Call::RemoveXattr, FD, 1),
     simple(231, Call::Exit),
-    simple(246, Call::SelfTest), // kexec_load
+    simple(246, Call::SelfTest),   // kexec_load
+    row(235, Call::Move, PATH, 1), // utimes
     row(257, Call::Open, AT, 2),
     row(258, Call::Mkdir, LINK_AT, 2),
     row(259, Call::Mknod, LINK_AT, 2),
     row(260, Call::Chown(Width::Wide), AT_FLAGS_4, 2),
+    row(261, Call::Move, AT, 2), // futimesat
     row(262, Call::Stat(Layout::X86_64), AT_FLAGS_3, 2),
     row(264, Call::Move, LINK_AT, 2), // renameat
     row(265, Call::Move, LINK_AT, 2), // linkat
@@ -341,6 +344,7 @@ const I386: &[Row] = &[
     row(16, Call::Chown(Width::Narrow), LINK, 1),
     narrow(23, Identity::SetUid),
     narrow(24, Identity::GetUid),
+    row(30, Call::Move, PATH, 1), // utime
     row(38, Call::Move, LINK, 1), // rename
     row(39, Call::Mkdir, LINK, 1),
     narrow(46, Identity::SetGid),
@@ -404,11 +408,13 @@ const I386: &[Row] = &[
     row(236, Call::RemoveXattr, LINK, 1),
     row(237, Call::RemoveXattr, FD, 1),
     simple(252, Call::Exit),
-    simple(283, Call::SelfTest), // kexec_load
+    row(271, Call::Move, PATH, 1), // utimes
+    simple(283, Call::SelfTest),   // kexec_load
     row(295, Call::Open, AT, 2),
     row(296, Call::Mkdir, LINK_AT, 2),
     row(297, Call::Mknod, LINK_AT, 2),
     row(298, Call::Chown(Width::Wide), AT_FLAGS_4, 2),
+    row(299, Call::Move, AT, 2), // futimesat
     row(300, Call::Stat(Layout::I386Large), AT_FLAGS_3, 2),
     row(302, Call::Move, LINK_AT, 2), // renameat
     row(303, Call::Move, LINK_AT, 2), // linkat

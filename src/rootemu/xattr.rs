@@ -2,6 +2,9 @@
 //!
 //! Our own attributes are not shown to the step. `security.capability` is kept in its second form, whichever the step writes: the third names
 //! a user namespace that does not exist where the image runs. Files that hold no user attributes take none of these either.
+//!
+//! An access control list is native; since setting one is another way to set the mode (`cp -a` does it so), the override follows. Lists that
+//! name users or groups other than root are refused by the kernel (EINVAL), which has no such IDs here.
 
 use std::ffi::{CStr, CString};
 
@@ -18,6 +21,7 @@ use crate::sys::notify::Answer;
 /// What stands before the name of a kept attribute.
 pub const KEPT: &str = "user.rootling.xattr.";
 const CAPABILITY: &[u8] = b"security.capability";
+const ACCESS_LIST: &CStr = c"system.posix_acl_access";
 /// Names of ours that a step neither sees nor sets; overlayfs hides its own.
 const HIDDEN: [&[u8]; 2] = [b"user.containers.override_stat", b"user.rootling."];
 /// XATTR_NAME_MAX, XATTR_SIZE_MAX, XATTR_LIST_MAX (linux/limits.h).
@@ -89,6 +93,7 @@ pub fn set_call_at(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
 
 fn set_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outcome {
     let kept = match name_of(request, &mut scratch.other, 0) {
+        Some(Name::Native) if scratch.other.as_bytes() == ACCESS_LIST.to_bytes() => return set_access_list(request, scratch, &value),
         None | Some(Name::Native) => return PASS,
         Some(Name::Hidden) => return Err(Errno::EPERM),
         Some(Name::Kept(kept)) => kept,
@@ -110,6 +115,24 @@ fn set_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outc
         Err(Errno::ENOENT) => PASS,
         Err(error) => Err(refused(error)),
     }
+}
+
+/// Sets the list natively and takes the mode that follows from it over into the override.
+fn set_access_list(request: &Request<'_>, scratch: &mut Scratch, value: &Value) -> Outcome {
+    let Ok(caller) = request.caller() else { return PASS };
+    let Ok(file) = locate(request, &caller, &mut scratch.path) else { return PASS };
+    let Ok(old) = Attributes::load(request.shared, &file) else { return PASS };
+    let Some(recorded) = old.recorded.filter(|_| value.size <= SIZE_MAX) else { return PASS };
+    if caller.credentials.uid.filesystem != recorded.uid && !caller.credentials.can(capability::FOWNER) {
+        return Err(Errno::EPERM);
+    }
+    scratch.bytes.resize(value.size, 0);
+    request.read(value.address, &mut scratch.bytes)?;
+    request.check_alive()?;
+    set(&file, ACCESS_LIST, &scratch.bytes, XattrFlags::from_bits_retain(value.flags))?;
+    let new = Attributes::load(request.shared, &file)?;
+    new.store(request.shared, &file, recorded.uid, recorded.gid, new.native_mode())?;
+    DONE
 }
 
 /// user.* on a symlink is EPERM, which would look like a lack of privilege.
