@@ -100,6 +100,7 @@ fn spec(
         devices: Devices::Minimal,
         capabilities: Capabilities::docker(),
         privileges: Privileges::Raisable,
+        binfmt: Vec::new(),
         emulation,
     })
 }

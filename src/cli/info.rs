@@ -45,27 +45,12 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
 }
 
 fn json_of(check: &Check) -> serde_json::Value {
-    json!({ "name": name(check.feature), "works": check.works.is_ok(), "reason": check.works.as_ref().err(), "remedy": check.remedy })
+    json!({ "name": check.feature.name(), "works": check.works.is_ok(), "reason": check.works.as_ref().err(), "remedy": check.remedy })
 }
 
 fn cells(check: &Check) -> Vec<String> {
     let detail: Vec<&str> = check.works.as_ref().err().into_iter().chain(&check.remedy).map(String::as_str).collect();
-    vec![name(check.feature).to_owned(), if check.works.is_ok() { "yes" } else { "no" }.to_owned(), detail.join("; ")]
-}
-
-fn name(feature: Feature) -> &'static str {
-    match feature {
-        Feature::UserNamespace => "user namespaces",
-        Feature::PidNamespace => "PID namespaces",
-        Feature::Proc => "fresh /proc",
-        Feature::NetworkNamespace => "network namespaces",
-        Feature::Overlay => "overlay on the storage directory",
-        Feature::ScratchOverlay => "overlay in memory",
-        Feature::UserXattrs => "user xattrs on the storage directory",
-        Feature::Reflinks => "reflinks on the storage directory",
-        Feature::SeccompNotify => "seccomp user notification",
-        Feature::Binfmt => "binfmt_misc of one's own",
-    }
+    vec![check.feature.name().to_owned(), if check.works.is_ok() { "yes" } else { "no" }.to_owned(), detail.join("; ")]
 }
 
 /// How trees are mounted here: probed once a boot and machine, then remembered in the storage directory.

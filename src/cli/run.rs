@@ -131,6 +131,7 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
         devices: Devices::Host,
         capabilities: Capabilities::docker(),
         privileges: Privileges::Raisable,
+        binfmt: Vec::new(),
         emulation,
     };
     let io = Stdio { stdin: Stream::Inherit, stdout: Stream::Inherit, stderr: Stream::Inherit };
