@@ -72,7 +72,7 @@ impl<R: BufRead> Archive<R> {
     }
 
     /// The next entry, skipping what was not read of the one before; `None` at the end, with the source read to its end.
-    pub fn next(&mut self) -> Result<Option<Header>> {
+    pub fn next_entry(&mut self) -> Result<Option<Header>> {
         self.skip_content()?;
         loop {
             match self.parse_once()? {

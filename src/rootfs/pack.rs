@@ -107,7 +107,7 @@ impl LayerPacker<'_> {
         self.directory(Target::Fd(root.as_fd()), &fs::stat_fd(&root).doing("read", fs_path)?, &ImagePath::root())?;
         let mut walk = Walk::new(root).doing("read", fs_path)?;
         self.whiteouts(&mut walk, &ImagePath::root())?;
-        while let Some(step) = walk.next().doing("read", fs_path)? {
+        while let Some(step) = walk.step().doing("read", fs_path)? {
             match step {
                 Step::Leave => walk.ascend().doing("read", fs_path)?,
                 Step::Entry(entry) => {

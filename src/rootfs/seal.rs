@@ -53,7 +53,7 @@ pub fn seal(layer: &Path, options: &SealOptions) -> Result<Sealed> {
     sealer.inode(Target::Fd(root.as_fd()), &stat, &ImagePath::root())?;
     sealer.root(&root)?;
     let mut walk = Walk::new(root).doing("read", &path)?;
-    while let Some(step) = walk.next().doing("read", &path)? {
+    while let Some(step) = walk.step().doing("read", &path)? {
         match step {
             Step::Entry(entry) => {
                 let path = ImagePath::clean(walk.path());
@@ -92,7 +92,10 @@ impl Sealer<'_> {
     fn entry(&mut self, walk: &mut Walk, entry: &fs::DirEntry, path: &ImagePath) -> Result<()> {
         let stat = fs::stat_at(walk.dir(), &*entry.name).map_err(failed("read"))?;
         if stat.file_type() == FileType::Socket {
+            // The directory keeps its time: what happens here is none of the step's doing.
+            let dir = fs::stat_fd(walk.dir()).map_err(failed("read"))?;
             fs::unlink(walk.dir(), &*entry.name).map_err(failed("remove"))?;
+            fs::set_mtime(walk.dir(), dir.mtime).map_err(failed("set the time"))?;
             self.sealed.sockets += 1;
             return Ok(());
         }

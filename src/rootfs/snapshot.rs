@@ -150,7 +150,7 @@ fn look(tree: &Path, visit: &mut dyn FnMut(ImagePath, &FileStat)) -> Result<()> 
     let root = fs::open_root(&path).doing("open", &path)?;
     visit(ImagePath::root(), &fs::stat_fd(root.as_fd()).doing("read", &path)?);
     let mut walk = Walk::new(root).doing("read", &path)?;
-    while let Some(step) = walk.next().doing("read", &path)? {
+    while let Some(step) = walk.step().doing("read", &path)? {
         match step {
             Step::Leave => walk.ascend().doing("read", &path)?,
             Step::Entry(entry) => {

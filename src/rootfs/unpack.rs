@@ -68,7 +68,7 @@ impl Unpacker {
         tree.put_implicit_root()?;
         let mut unpacker = Self { tree, done: Unpacked::default() };
         let mut archive = Archive::new(reader);
-        while let Some(header) = archive.next()? {
+        while let Some(header) = archive.next_entry()? {
             unpacker.entry(&header, &mut archive).map_err(|e| archive.naming_entry(e))?;
         }
         let mut done = unpacker.done;

@@ -136,7 +136,7 @@ impl LayerWriter {
     pub fn unpack_onto(&mut self, dest: &ImagePath, tar: impl Read, owner: Option<(u32, u32)>) -> Result<u64> {
         let mut archive = Archive::new(BufReader::with_capacity(256 << 10, tar));
         let mut entries = 0;
-        while let Some(mut header) = archive.next()? {
+        while let Some(mut header) = archive.next_entry()? {
             if let Some((uid, gid)) = owner {
                 (header.meta.uid, header.meta.gid) = (uid, gid);
             }

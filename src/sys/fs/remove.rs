@@ -41,7 +41,7 @@ fn empty_dir(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     let mut walk = Walk::new(open_dir(dir, name)?)?;
     // Names of the directories entered: a directory can only be removed from outside.
     let mut entered: Vec<Box<[u8]>> = Vec::new();
-    while let Some(step) = walk.next()? {
+    while let Some(step) = walk.step()? {
         match step {
             Step::Entry(entry) => match unlinkat(walk.dir(), &*entry.name, AtFlags::empty()) {
                 Ok(()) | Err(rustix::io::Errno::NOENT) => {}

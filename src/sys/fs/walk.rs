@@ -20,7 +20,7 @@ struct Frame {
     path_len: usize,
 }
 
-/// The state of a walk; [`Walk::next`] goes on, [`Walk::descend`] enters the entry just met.
+/// The state of a walk; [`Walk::step`] goes on, [`Walk::descend`] enters the entry just met.
 pub struct Walk {
     frames: Vec<Frame>,
     path: Vec<u8>,
@@ -45,7 +45,7 @@ impl Walk {
     /// The next entry, or the end of a directory; `None` after the root's own [`Step::Leave`].
     ///
     /// After a `Leave` the directory is closed by the next call, so its caller may still look at it.
-    pub fn next(&mut self) -> io::Result<Option<Step>> {
+    pub fn step(&mut self) -> io::Result<Option<Step>> {
         let Some(frame) = self.frames.last_mut() else { return Ok(None) };
         self.path.truncate(frame.path_len);
         if let Some(entry) = frame.rest.next() {
