@@ -6,12 +6,13 @@ use nix::errno::Errno;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, Timespec, Timestamps, XattrFlags};
 
 use super::inodes::{Entry, Key, Origin};
-use super::overrides::{self, Override};
+use super::overrides::Text;
 use super::paths::{Follow, Located};
 use super::procfs::errno;
 use super::request::Shared;
 use super::xattr;
 use crate::oci::ImagePath;
+use crate::rootfs::meta::{OVERRIDE_XATTR, Override};
 
 /// What is asked for besides what a caller wants: enough to know an inode again.
 pub const IDENTITY: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
@@ -137,20 +138,20 @@ impl Follow {
 
 /// The override of a file; `None` if there is none, or none can be.
 pub fn read_override(path: &CStr, follow: Follow) -> Option<Override> {
-    let mut buffer = [0; overrides::Text::ROOM * 2];
+    let mut buffer = [0; Text::ROOM * 2];
     let length = match follow {
-        Follow::Yes => rustix::fs::getxattr(path, overrides::NAME, &mut buffer),
-        Follow::No => rustix::fs::lgetxattr(path, overrides::NAME, &mut buffer),
+        Follow::Yes => rustix::fs::getxattr(path, OVERRIDE_XATTR, &mut buffer),
+        Follow::No => rustix::fs::lgetxattr(path, OVERRIDE_XATTR, &mut buffer),
     };
     Override::parse(&buffer[..length.ok()?])
 }
 
 fn write_override(file: &Located<'_>, new: &Override) -> Result<(), Errno> {
-    xattr::set(file, overrides::NAME, new.text().as_bytes(), XattrFlags::empty())
+    xattr::set(file, OVERRIDE_XATTR, new.text().as_bytes(), XattrFlags::empty())
 }
 
 fn remove_override(file: &Located<'_>) -> Result<(), Errno> {
-    xattr::remove(file, overrides::NAME)
+    xattr::remove(file, OVERRIDE_XATTR)
 }
 
 /// Makes sure that a symlink or FIFO lies in the upper layer, by giving it the times it has; its identity there.

@@ -15,11 +15,11 @@ use super::attributes::{self, Attributes};
 use super::credentials::{Credentials, capability};
 use super::filter::TMPFILE;
 use super::inodes::{Entry, Origin};
-use super::overrides::{self, Device, DeviceKind, Override};
 use super::paths::{Follow, Located, Place, locate, locate_new};
 use super::processes::View;
 use super::procfs::{self, errno};
 use super::request::{DONE, Outcome, PASS, Request, Scratch};
+use crate::rootfs::meta::{Kind, OVERRIDE_XATTR, Override};
 use crate::sys::notify::Answer;
 
 /// Answers an open that may make a file.
@@ -85,7 +85,7 @@ fn create_unnamed(request: &Request<'_>, scratch: &mut Scratch, flags: u32, mode
 /// Gives a new file its owner, and to the caller.
 fn hand_over(request: &Request<'_>, file: std::os::fd::OwnedFd, flags: OFlags, owner: Override) -> Outcome {
     use std::os::fd::{AsFd, AsRawFd};
-    match rustix::fs::fsetxattr(&file, overrides::NAME, owner.text().as_bytes(), rustix::fs::XattrFlags::empty()) {
+    match rustix::fs::fsetxattr(&file, OVERRIDE_XATTR, owner.text().as_bytes(), rustix::fs::XattrFlags::empty()) {
         Ok(()) => {}
         Err(_) => {
             let name = procfs::Name::new(format_args!("self/fd/{}", file.as_raw_fd()));
@@ -146,13 +146,14 @@ pub fn mknod(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     let Ok(caller) = request.caller() else { return PASS };
     let Ok(place) = locate_new(request, &caller, &mut scratch.path, &mut scratch.other) else { return PASS };
     let (mode, number) = (request.operand_int(0), request.operand_int(1));
-    let kind = match mode & libc::S_IFMT {
-        libc::S_IFCHR => Some(DeviceKind::Character),
-        libc::S_IFBLK => Some(DeviceKind::Block),
+    // The kernel's 32 bit form of a device number (linux/kdev_t.h).
+    let (major, minor) = (number >> 8 & 0xfff, number & 0xff | number >> 12 & !0xff);
+    let device = match mode & libc::S_IFMT {
+        libc::S_IFCHR => Some(Kind::CharDevice { major, minor }),
+        libc::S_IFBLK => Some(Kind::BlockDevice { major, minor }),
         libc::S_IFIFO | libc::S_IFSOCK | libc::S_IFREG | 0 => None,
         _ => return PASS,
     };
-    let device = kind.map(|kind| Device { kind, major: number >> 8 & 0xfff, minor: number & 0xff | number >> 12 & !0xff });
     let owner = owner_of_new(&caller.credentials, place.parent);
     if device.is_none() && owner.is_none() {
         return PASS;
@@ -172,7 +173,7 @@ pub fn mknod(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = rustix::fs::open(place.path, flags, native).map_err(errno)?;
     let recorded = Override { uid, gid, mode: permissions, device: Some(device) };
-    rustix::fs::fsetxattr(&file, overrides::NAME, recorded.text().as_bytes(), rustix::fs::XattrFlags::empty()).map_err(errno)?;
+    rustix::fs::fsetxattr(&file, OVERRIDE_XATTR, recorded.text().as_bytes(), rustix::fs::XattrFlags::empty()).map_err(errno)?;
     DONE
 }
 

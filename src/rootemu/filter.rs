@@ -2,8 +2,9 @@
 //!
 //! Calls whose arguments show that they need no emulation are let through here, at no cost; everything else is decided by the supervisor.
 
+use super::calls::{Call, Identity, Row};
 use super::spec::Mode;
-use super::tables::{self, Call, Identity, Row};
+use super::tables;
 use crate::sys::seccomp::{Abi, Action, Program, Rule, Section, Test};
 
 /// Whether the stack holds symlinks or FIFOs with an owner other than root, so that calls which may change their inode number matter.
@@ -83,6 +84,7 @@ fn success_only(row: &Row) -> Vec<Rule> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::calls::{Target, Width};
     use super::*;
 
     #[test]
@@ -97,15 +99,15 @@ mod tests {
 
     #[test]
     fn success_only_changes_nothing_that_can_be_done() {
-        let answered = |call| !success_only(&Row { number: 0, call, target: tables::Target::Nothing, first: 0 }).is_empty();
+        let answered = |call| !success_only(&Row { number: 0, call, target: Target::Nothing, first: 0 }).is_empty();
         for (call, expected) in [
-            (Call::Chown(tables::Width::Wide), true),
+            (Call::Chown(Width::Wide), true),
             (Call::Mknod, true),
             (Call::Chmod, false),
             (Call::Open, false),
             (Call::Statx, false),
-            (Call::Identity(Identity::GetUid, tables::Width::Wide), false),
-            (Call::Identity(Identity::SetGroups, tables::Width::Wide), true),
+            (Call::Identity(Identity::GetUid, Width::Wide), false),
+            (Call::Identity(Identity::SetGroups, Width::Wide), true),
         ] {
             assert_eq!(answered(call), expected, "{call:?}");
         }

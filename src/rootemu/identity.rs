@@ -5,10 +5,10 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
+use super::calls::{Identity, Width};
 use super::credentials::{Change, Credentials, Ids};
 use super::processes::Caller;
 use super::request::{DONE, Outcome, PASS, Request};
-use super::tables::{Identity, Width};
 use crate::sys::notify::Answer;
 
 /// Answers a call on user and group IDs.

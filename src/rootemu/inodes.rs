@@ -14,8 +14,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::Statx;
 
-use super::overrides::Override;
 use crate::oci::ImagePath;
+use crate::rootfs::meta::Override;
 
 /// The table.
 #[derive(Default)]

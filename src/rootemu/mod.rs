@@ -5,12 +5,13 @@
 //! the files' extended attributes and in its memory and answers accordingly. What a call has set the next call sees, and the next step, and
 //! the packed layer. It is no security boundary: a process that wants to be lied to less can find ways.
 //!
-//! In the order of a call: [`tables`] say which calls there are, [`filter`] which of them are handed over; [`supervisor`] takes one and finds
+//! In the order of a call: [`calls`] say what calls mean and [`tables`] which there are, [`filter`] which of them are handed over; [`supervisor`] takes one and finds
 //! its [`request`], its caller among [`processes`], and its file by [`paths`]; [`stat`], [`owner`], [`create`], [`xattr`], [`identity`]
 //! and [`exec`] answer it. What a file is believed to be is in [`attributes`] (by [`overrides`], or [`inodes`] where attributes can't
 //! be); what a process is believed to be is in [`credentials`].
 
 mod attributes;
+pub mod calls;
 mod create;
 pub mod credentials;
 mod emulation;
@@ -31,6 +32,6 @@ mod supervisor;
 pub mod tables;
 mod xattr;
 
+pub use crate::rootfs::meta::Override;
 pub use emulation::Emulation;
-pub use overrides::{Device, DeviceKind, Override};
 pub use spec::{EmulationSpec, Mode, Report, User};

@@ -7,11 +7,11 @@
 use nix::errno::Errno;
 
 use super::attributes::{self, Attributes};
+use super::calls::Width;
 use super::credentials::{Credentials, KEEP, capability};
 use super::inodes::Origin;
 use super::paths::locate;
 use super::request::{DONE, Outcome, PASS, Request, Scratch};
-use super::tables::Width;
 use super::xattr;
 
 /// Answers a call of the chown family.

@@ -13,10 +13,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
+use super::calls::{Call, Last, Target};
 use super::processes::{Caller, View};
 use super::procfs::{Name, errno};
 use super::request::Request;
-use super::tables::{Call, Last, Target};
 use crate::sys::notify;
 
 /// A path with room before it for what must be put there. Always ends with NUL.

@@ -10,9 +10,9 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Statx};
 
 use super::attributes::IDENTITY;
 use super::inodes::{Entry, Key, Origin};
-use super::overrides::Override;
 use super::request::Shared;
 use crate::oci::ImagePath;
+use crate::rootfs::meta::Override;
 
 /// The owners of what lies in the upper directory, or below the root if there is none.
 pub fn owners(shared: &Shared) -> Vec<(ImagePath, Override)> {

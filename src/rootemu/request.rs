@@ -6,10 +6,10 @@ use nix::errno::Errno;
 use rustix::fs::{AtFlags, Statx};
 
 use super::attributes;
+use super::calls::Row;
 use super::inodes::Inodes;
 use super::paths::PathBuffer;
 use super::processes::{Caller, Processes};
-use super::tables::Row;
 use crate::oci::ImagePath;
 use crate::sys::notify::{self, Answer, Listener, Notification};
 

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::overrides::Override;
 use crate::error::{Error, Result};
 use crate::oci::ImagePath;
+use crate::rootfs::meta::Override;
 
 /// How system calls that one mapped user can't make are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

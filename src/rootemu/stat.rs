@@ -6,10 +6,10 @@ use nix::errno::Errno;
 use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
 
 use super::attributes::{IDENTITY, read_override};
-use super::overrides::Override;
+use super::calls::Layout;
 use super::paths::{Located, locate};
 use super::request::{DONE, Outcome, PASS, Request, Scratch};
-use super::tables::Layout;
+use crate::rootfs::meta::{Kind, Override};
 
 /// Answers a call that fills in a `struct stat`.
 pub fn stat(request: &Request<'_>, scratch: &mut Scratch, layout: Layout) -> Outcome {
@@ -51,12 +51,22 @@ fn apply(stat: &mut Statx, recorded: &Override) {
     stat.stx_uid = recorded.uid;
     stat.stx_gid = recorded.gid;
     let mut kind = u32::from(stat.stx_mode) & libc::S_IFMT;
-    if let Some(device) = recorded.device.filter(|_| kind == libc::S_IFREG) {
-        kind = device.type_bits();
-        stat.stx_rdev_major = device.major;
-        stat.stx_rdev_minor = device.minor;
+    if kind == libc::S_IFREG
+        && let Some((type_bits, major, minor)) = recorded.device.and_then(device_of)
+    {
+        kind = type_bits;
+        (stat.stx_rdev_major, stat.stx_rdev_minor) = (major, minor);
     }
     stat.stx_mode = (kind | recorded.mode) as u16;
+}
+
+/// The type bits, major and minor number of a device.
+fn device_of(kind: Kind) -> Option<(u32, u32, u32)> {
+    match kind {
+        Kind::CharDevice { major, minor } => Some((libc::S_IFCHR, major, minor)),
+        Kind::BlockDevice { major, minor } => Some((libc::S_IFBLK, major, minor)),
+        _ => None,
+    }
 }
 
 /// A structure being filled in, in the byte order of every supported ABI.

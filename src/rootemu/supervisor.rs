@@ -11,11 +11,12 @@ use nix::errno::Errno;
 use rustix::fs::{AtFlags, CWD, Mode};
 
 use super::attributes::IDENTITY;
+use super::calls::{Call, Row};
 use super::inodes::{Entry, Inodes, Origin};
 use super::processes::Processes;
 use super::request::{Outcome, Request, Scratch, Shared};
 use super::spec::{EmulationSpec, Report};
-use super::tables::{self, Call, Row};
+use super::tables;
 use super::{create, emulation, exec, identity, owner, report, stat, xattr};
 use crate::error::{Error, Kind, Result};
 use crate::sandbox::Supervision;

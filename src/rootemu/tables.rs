@@ -1,155 +1,19 @@
-//! System call tables: per ABI, which calls root emulation is about, what each means and where its arguments stand.
+//! System call tables: per ABI, which calls root emulation is about.
 //!
 //! Numbers from linux/arch/x86/entry/syscalls/syscall_{64,32}.tbl and include/uapi/asm-generic/unistd.h (Linux 6.18).
 //! Not here: i386's three `oldstat` calls and `socketcall`, which no libc has used since 1997 and 2015; they act natively.
 
+use super::calls::{Call, Identity, Last, Layout, Row, Target, Width};
 use crate::sys::seccomp::Abi;
 
-/// What a call means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
-    /// chown: owner, group.
-    Chown(Width),
-    /// chmod: mode.
-    Chmod,
-    /// stat into this structure: buffer.
-    Stat(Layout),
-    /// statx: flags, mask, buffer.
-    Statx,
-    /// open: flags, mode.
-    Open,
-    /// openat2: structure, its size.
-    Openat2,
-    /// creat: mode.
-    Creat,
-    /// mkdir: mode.
-    Mkdir,
-    /// mknod: mode, device.
-    Mknod,
-    /// symlink; the link's text is argument 0.
-    Symlink,
-    /// bind, which makes a socket's name: socket, address, its length.
-    Bind,
-    /// setxattr: name, value, size, flags.
-    SetXattr,
-    /// setxattrat: name, structure.
-    SetXattrAt,
-    /// getxattr: name, value, size.
-    GetXattr,
-    /// getxattrat: name, structure.
-    GetXattrAt,
-    /// listxattr: list, size.
-    ListXattr,
-    /// removexattr: name.
-    RemoveXattr,
-    /// One of the calls on a process's user and group IDs.
-    Identity(Identity, Width),
-    /// capget: header, data.
-    Capget,
-    /// capset: header, data.
-    Capset,
-    /// prctl, its subcommands on capabilities.
-    Prctl,
-    /// getsockopt, asked for SO_PEERCRED.
-    PeerCredentials,
-    /// execve.
-    Exec,
-    /// exit_group.
-    Exit,
-    /// A call that may give the process another root or mount namespace.
-    View,
-    /// A call that can give a symlink or FIFO another inode number (copy-up): rename, link, utime.
-    Move,
-    /// Would get around the filter; does not exist.
-    Absent,
-    /// Used by the self-test only.
-    SelfTest,
-}
-
-/// The calls on a process's user and group IDs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Identity {
-    GetUid,
-    GetEuid,
-    GetGid,
-    GetEgid,
-    GetResuid,
-    GetResgid,
-    GetGroups,
-    SetUid,
-    SetGid,
-    SetReuid,
-    SetRegid,
-    SetResuid,
-    SetResgid,
-    SetFsuid,
-    SetFsgid,
-    SetGroups,
-}
-
-/// How wide user and group IDs are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
-    /// 16 bit: the first generation of i386 calls.
-    Narrow,
-    /// 32 bit.
-    Wide,
-}
-
-/// The structures that stat calls fill in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// `struct stat` of x86-64.
-    X86_64,
-    /// `struct stat` of asm-generic (aarch64).
-    Generic,
-    /// `struct stat64` of i386.
-    I386Large,
-    /// `struct stat` of i386.
-    I386,
-}
-
-/// Which file a call is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// None.
-    Nothing,
-    /// The descriptor in this argument.
-    Descriptor(u8),
-    /// A path.
-    Path {
-        /// The argument with the directory it is relative to; the working directory if there is none.
-        directory: Option<u8>,
-        /// The argument with the path.
-        path: u8,
-        /// Whether a symlink at its end is followed.
-        last: Last,
-    },
-}
-
-/// What happens to a symlink at the end of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Last {
-    /// It is followed.
-    Follow,
-    /// It is the target.
-    Stay,
-    /// AT_SYMLINK_NOFOLLOW in this argument decides; AT_EMPTY_PATH is honoured, too.
-    Flags(u8),
-}
-
-/// One line of a table.
-#[derive(Clone, Copy, Debug)]
-pub struct Row {
-    /// The call's number.
-    pub number: u32,
-    /// What it means.
-    pub call: Call,
-    /// Which file it is about.
-    pub target: Target,
-    /// The first of the arguments named at [`Call`].
-    pub first: u8,
+/// The table of an ABI; in no order.
+pub fn table(abi: Abi) -> impl Iterator<Item = &'static Row> {
+    let own = match abi {
+        Abi::X86_64 => X86_64,
+        Abi::I386 => I386,
+        Abi::Aarch64 => AARCH64,
+    };
+    own.iter().chain(EVERYWHERE)
 }
 
 const fn row(number: u32, call: Call, target: Target, first: u8) -> Row {
@@ -179,16 +43,6 @@ const AT_FLAGS_4: Target = Target::Path { directory: Some(0), path: 1, last: Las
 /// symlink(text, path) and symlinkat(text, directory, path).
 const SECOND: Target = Target::Path { directory: None, path: 1, last: Last::Stay };
 const SECOND_AT: Target = Target::Path { directory: Some(1), path: 2, last: Last::Stay };
-
-/// The table of an ABI; in no order.
-pub fn table(abi: Abi) -> impl Iterator<Item = &'static Row> {
-    let own = match abi {
-        Abi::X86_64 => X86_64,
-        Abi::I386 => I386,
-        Abi::Aarch64 => AARCH64,
-    };
-    own.iter().chain(EVERYWHERE)
-}
 
 /// Calls of Linux 5.1 and later have the same number in every ABI.
 const EVERYWHERE: &[Row] = &[

@@ -6,24 +6,24 @@
 //! An access control list is native; since setting one is another way to set the mode (`cp -a` does it so), the override follows. Lists that
 //! name users or groups other than root are refused by the kernel (EINVAL), which has no such IDs here.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 
 use nix::errno::Errno;
 use rustix::fs::XattrFlags;
+use rustix::path::Arg;
 
 use super::attributes::Attributes;
 use super::credentials::{Credentials, capability};
 use super::paths::{Follow, Located, PathBuffer, locate};
 use super::procfs::errno;
 use super::request::{DONE, Outcome, PASS, Request, Scratch};
+use crate::rootfs::meta::{KEPT_XATTR_PREFIX, capability_v2};
 use crate::sys::notify::Answer;
 
-/// What stands before the name of a kept attribute.
-pub const KEPT: &str = "user.rootling.xattr.";
 const CAPABILITY: &[u8] = b"security.capability";
-const ACCESS_LIST: &CStr = c"system.posix_acl_access";
+const ACCESS_LIST: &str = "system.posix_acl_access";
 /// Names of ours that a step neither sees nor sets; overlayfs hides its own.
-const HIDDEN: [&[u8]; 2] = [b"user.containers.override_stat", b"user.rootling."];
+const HIDDEN: [&[u8]; 2] = [b"user.containers.", b"user.rootling."];
 /// XATTR_NAME_MAX, XATTR_SIZE_MAX, XATTR_LIST_MAX (linux/limits.h).
 const NAME_MAX: usize = 255;
 const SIZE_MAX: usize = 65536;
@@ -46,7 +46,7 @@ fn classify(name: &[u8]) -> Name {
         return Name::Native;
     }
     // A name read up to its NUL has no other.
-    CString::new([KEPT.as_bytes(), name].concat()).map_or(Name::Native, Name::Kept)
+    CString::new([KEPT_XATTR_PREFIX.as_bytes(), name].concat()).map_or(Name::Native, Name::Kept)
 }
 
 fn is_privileged(name: &[u8]) -> bool {
@@ -93,7 +93,7 @@ pub fn set_call_at(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
 
 fn set_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outcome {
     let kept = match name_of(request, &mut scratch.other, 0) {
-        Some(Name::Native) if scratch.other.as_bytes() == ACCESS_LIST.to_bytes() => return set_access_list(request, scratch, &value),
+        Some(Name::Native) if scratch.other.as_bytes() == ACCESS_LIST.as_bytes() => return set_access_list(request, scratch, &value),
         None | Some(Name::Native) => return PASS,
         Some(Name::Hidden) => return Err(Errno::EPERM),
         Some(Name::Kept(kept)) => kept,
@@ -107,10 +107,10 @@ fn set_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outc
     scratch.bytes.resize(value.size, 0);
     request.read(value.address, &mut scratch.bytes)?;
     if scratch.other.as_bytes() == CAPABILITY {
-        second_form(&mut scratch.bytes);
+        scratch.bytes = capability_v2(std::mem::take(&mut scratch.bytes));
     }
     request.check_alive()?;
-    match set(&file, &kept, &scratch.bytes, XattrFlags::from_bits_retain(value.flags)) {
+    match set(&file, &*kept, &scratch.bytes, XattrFlags::from_bits_retain(value.flags)) {
         Ok(()) => DONE,
         Err(Errno::ENOENT) => PASS,
         Err(error) => Err(refused(error)),
@@ -143,14 +143,6 @@ fn refused(error: Errno) -> Errno {
 fn may_change(credentials: &Credentials, name: &[u8]) -> Result<(), Errno> {
     let allowed = if name == CAPABILITY { credentials.can(capability::SETFCAP) } else { credentials.uid.filesystem == 0 };
     if allowed { Ok(()) } else { Err(Errno::EPERM) }
-}
-
-/// VFS_CAP_REVISION_3 to _2 (linux/capability.h): another revision in the first word, and no user ID at the end.
-fn second_form(value: &mut Vec<u8>) {
-    if value.len() == 24 && value[3] == 3 {
-        value[3] = 2;
-        value.truncate(20);
-    }
 }
 
 /// Answers getxattr.
@@ -219,8 +211,9 @@ pub fn list_call(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
 fn shown(list: &[u8], root: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(list.len());
     for name in list.split_inclusive(|&b| b == 0) {
-        match name.strip_prefix(KEPT.as_bytes()) {
-            Some(kept) if root || !kept.starts_with(b"trusted.") => out.extend_from_slice(kept),
+        match name.strip_prefix(KEPT_XATTR_PREFIX.as_bytes()) {
+            // A kept list of access rights can't take effect: it names IDs that are not mapped.
+            Some(kept) if is_privileged(kept) && (root || !kept.starts_with(b"trusted.")) => out.extend_from_slice(kept),
             None if !is_privileged(name) && matches!(classify(name), Name::Native) => out.extend_from_slice(name),
             _ => {}
         }
@@ -239,7 +232,7 @@ pub fn remove_call(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     may_change(&caller.credentials, scratch.other.as_bytes())?;
     let Ok(file) = locate(request, &caller, &mut scratch.path) else { return PASS };
     request.check_alive()?;
-    match remove(&file, &kept) {
+    match remove(&file, &*kept) {
         Ok(()) => DONE,
         Err(Errno::ENOENT) => PASS,
         Err(error) => Err(error),
@@ -255,7 +248,7 @@ pub fn drop_capability(file: &Located<'_>, attributes: &Attributes) {
 }
 
 /// Sets a native attribute, as the user who may write any file of theirs.
-pub fn set(file: &Located<'_>, name: &CStr, value: &[u8], flags: XattrFlags) -> Result<(), Errno> {
+pub fn set(file: &Located<'_>, name: impl Arg, value: &[u8], flags: XattrFlags) -> Result<(), Errno> {
     match file.follow {
         Follow::Yes => rustix::fs::setxattr(file.path, name, value, flags),
         Follow::No => rustix::fs::lsetxattr(file.path, name, value, flags),
@@ -264,7 +257,7 @@ pub fn set(file: &Located<'_>, name: &CStr, value: &[u8], flags: XattrFlags) -> 
 }
 
 /// Removes a native attribute.
-pub fn remove(file: &Located<'_>, name: &CStr) -> Result<(), Errno> {
+pub fn remove(file: &Located<'_>, name: impl Arg) -> Result<(), Errno> {
     match file.follow {
         Follow::Yes => rustix::fs::removexattr(file.path, name),
         Follow::No => rustix::fs::lremovexattr(file.path, name),
@@ -279,23 +272,10 @@ mod tests {
     #[test]
     fn lists_show_what_was_set() {
         let list = b"user.a\0user.rootling.xattr.security.capability\0user.containers.override_stat\0security.selinux\0\
-            user.rootling.xattr.trusted.x\0system.posix_acl_access\0";
+            user.rootling.xattr.trusted.x\0user.rootling.xattr.system.x\0system.posix_acl_access\0";
         let expected = b"user.a\0security.capability\0trusted.x\0system.posix_acl_access\0";
         assert_eq!(shown(list, true).escape_ascii().to_string(), expected.escape_ascii().to_string());
         let expected = b"user.a\0security.capability\0system.posix_acl_access\0";
         assert_eq!(shown(list, false).escape_ascii().to_string(), expected.escape_ascii().to_string());
-    }
-
-    #[test]
-    fn capabilities_take_the_second_form() {
-        let check = |mut value: Vec<u8>, expected: Vec<u8>| {
-            second_form(&mut value);
-            assert_eq!(value, expected);
-        };
-        let third = [&[1, 0, 0, 3][..], &[7; 16], &[9; 4]].concat();
-        let second = [&[1, 0, 0, 2][..], &[7; 16]].concat();
-        check(third, second.clone());
-        check(second.clone(), second);
-        check(vec![1; 24], vec![1; 24]);
     }
 }
