@@ -125,8 +125,8 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
             NetworkArgument::Host => sandbox::Network::Host,
             NetworkArgument::None => sandbox::Network::None,
         },
-        // As ch-run, a command sees the machine's processes and shares memory with them (MPI ranks do), but an emulated one needs a watcher.
-        pid: if emulation.is_some() { Namespace::Private } else { Namespace::Host },
+        // What the command leaves behind ends with it; a job must not leak.
+        pid: Namespace::Private,
         ipc: Namespace::Host,
         devices: Devices::Host,
         capabilities: Capabilities::docker(),

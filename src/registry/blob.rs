@@ -19,7 +19,7 @@ use crate::oci::{Descriptor, Digest, Reference};
 /// A server must send this much in each stall time; a trickle is a stall.
 const TRICKLE: u64 = 1 << 10;
 /// A connection that brought this much was worth its while: failures before it are forgiven.
-const PROGRESS: u64 = 1 << 20;
+const PROGRESS: u64 = 32 << 10;
 
 /// A blob's bytes from a registry.
 pub struct BlobStream {

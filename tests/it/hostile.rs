@@ -47,9 +47,9 @@ fn archives_that_want_out() {
     harmless("relative symlink", &|_| Tar::default().symlink("s", "../../../../../../../../../outside").file("s/new", "x").end());
     harmless("symlink replaced", &|out| Tar::default().symlink("s", &format!("{out}/canary")).file("s", "overwritten").end());
     harmless("device nodes", &|_| Tar::default().entry("null", b'3', 0o666, "", b"").entry("disk", b'4', 0o600, "", b"").end());
-    harmless("whiteouts of parents", &|_| {
-        Tar::default().directory("d").file("d/.wh...", "").file(".wh..", "").file("d/.wh..wh..opq", "").end()
-    });
+    refused("whiteout of the parent", &|_| Tar::default().directory("d").file("d/.wh...", "").end());
+    refused("whiteout of itself", &|_| Tar::default().file(".wh..", "").end());
+    harmless("whiteouts of nothing", &|_| Tar::default().directory("d").file("d/.wh.none", "").file("d/.wh..wh..opq", "").end());
     harmless("nothing at all", &|_| Tar::default().end());
 }
 

@@ -52,7 +52,8 @@ fn killed_builds() {
     };
     let context = "context";
     kill_all_along(&fresh, &["build", "-t", "killed", context], &|rig| {
-        assert_eq!(rig.sh("killed", "find /d/tree -name '1*' | sort | head -n 1; stat -c %u:%g /numbers"), "/d/tree/1\n3:4\n");
+        let script = "find /d/tree -maxdepth 1 -name '1*'; stat -c %u:%g /numbers";
+        assert_eq!(rig.ok(["run", "--root-emulation", "killed", "--", "sh", "-c", script]), "/d/tree/1\n3:4\n");
     });
 }
 

@@ -28,7 +28,7 @@ fn copying() -> Option<Rig> {
 
 const DOCKERFILE: &str = "FROM base\n\
     RUN mkdir -p /d/e && echo 1 >/d/one && echo 2 >/d/e/two && ln /d/one /d/hard && ln -s one /d/soft && chown 33:44 /d/one && chmod 4750 /d/one\n\
-    RUN rm /d/e/two && echo again >/d/one && chmod 0 /d/e && mkfifo /d/fifo\n\
+    RUN rm /d/e/two && echo again >/d/new && chmod 0 /d/e && mkfifo /d/fifo\n\
     RUN rm -r /d/e && mkdir /d/e && echo new >/d/e/three && mv /d/soft /d/e/soft && chown -h 5:6 /d/e/soft\n\
     COPY f /d/f\n\
     RUN chown 7:8 /d/f && rm /bin/seq\n";
