@@ -42,7 +42,7 @@ lint:
 
 # With an explicit --target the flag does not reach build scripts and procedural macros, which can't be static.
 dist:
-	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --release --target $(TRIPLE)
+	RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" $(CARGO) build --locked --release --target $(TRIPLE)
 	tests/check-static $(STATIC)
 	mkdir -p dist
 	install -m 755 $(STATIC) dist/rootling-$(VERSION)-$(TRIPLE)

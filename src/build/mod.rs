@@ -30,7 +30,7 @@ use crate::transfer;
 
 pub use context::ignore_file;
 pub use passwd::{Accounts, Identity};
-pub use run::{emulation, file as file_mount, host_files};
+pub use run::{emulation, file as file_mount};
 pub use scope::PREDEFINED as PREDEFINED_ARGUMENTS;
 pub use state::DEFAULT_PATH;
 

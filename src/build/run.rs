@@ -133,7 +133,7 @@ pub fn emulation(mode: Mode, identity: &Identity, view: &View) -> Result<Option<
 }
 
 /// The host's files that name resolution needs, as far as they exist. A copy each: a step must not change the host's.
-pub fn host_files() -> Vec<Mount> {
+fn host_files() -> Vec<Mount> {
     let read = |path: &str| Some(file(ImagePath::clean(path), std::fs::read(path).ok()?, 0o644));
     ["/etc/resolv.conf", "/etc/hosts"].into_iter().filter_map(read).collect()
 }

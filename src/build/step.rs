@@ -134,7 +134,8 @@ impl<'a> Engine<'a> {
 
     fn triggers(&self, stage: &Stage<'_>, triggers: &[String]) -> Result<Vec<Dockerfile>> {
         let parse = |trigger: &String| {
-            dockerfile::parse_fragment("ONBUILD trigger of the base image", trigger.as_bytes()).map_err(|e| locate(self.file, e, stage.from))
+            dockerfile::parse_fragment("ONBUILD trigger of the base image", trigger.as_bytes())
+                .map_err(|e| locate(self.file, e, stage.from))
         };
         triggers.iter().map(parse).collect()
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::environment::Environment;
 use super::{info, render};
-use crate::build::{Accounts, DEFAULT_PATH, Identity, emulation, file_mount, host_files};
+use crate::build::{Accounts, DEFAULT_PATH, Identity, emulation, file_mount};
 use crate::error::{Error, Result, quote, quote_path};
 use crate::oci::{Config, ImagePath};
 use crate::rootemu;
@@ -50,6 +50,9 @@ pub struct Arguments {
     /// Network to see
     #[arg(long, value_enum, default_value_t = NetworkArgument::Host)]
     network: NetworkArgument,
+    /// Processes to see; with `private` what the command leaves behind ends with it
+    #[arg(long, value_enum, default_value_t = PidArgument::Host)]
+    pid: PidArgument,
     /// Host name to have [default: the machine's]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
@@ -84,6 +87,14 @@ enum NetworkArgument {
     None,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum PidArgument {
+    /// The machine's, as ch-run does: ranks of one job find each other
+    Host,
+    /// Its own
+    Private,
+}
+
 /// An image made ready to run: its tree as layers, and how to mount it.
 struct Target {
     config: Config,
@@ -99,7 +110,7 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     let identity = identity(&arguments, &target)?;
     let variables = variables(&arguments, environment, &target.config, &identity);
     let workdir = workdir(&arguments, &target.config);
-    let mut mounts = host_files();
+    let mut mounts: Vec<Mount> = ["/etc/resolv.conf", "/etc/hosts"].into_iter().filter_map(host_file).collect();
     mounts.extend(account_files(&target.view, &identity)?);
     for bind in &arguments.bind {
         mounts.push(parse_bind(bind)?);
@@ -125,8 +136,8 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
             NetworkArgument::Host => sandbox::Network::Host,
             NetworkArgument::None => sandbox::Network::None,
         },
-        // What the command leaves behind ends with it; a job must not leak.
-        pid: Namespace::Private,
+        // An emulated command needs a watcher beside it, which a namespace of processes makes sure of.
+        pid: if emulation.is_some() || arguments.pid == PidArgument::Private { Namespace::Private } else { Namespace::Host },
         ipc: Namespace::Host,
         devices: Devices::Host,
         capabilities: Capabilities::docker(),
@@ -245,6 +256,13 @@ fn workdir(arguments: &Arguments, config: &Config) -> ImagePath {
     let image = if config.working_dir.is_empty() { "/" } else { &config.working_dir };
     let image = ImagePath::clean(image);
     arguments.workdir.as_ref().map_or(image.clone(), |chosen| image.resolve(chosen))
+}
+
+/// A file of this machine over the image's own, where both are there (as ch-run does).
+fn host_file(path: &str) -> Option<Mount> {
+    let source = std::fs::canonicalize(path).ok()?;
+    let target = ImagePath::clean(path);
+    Some(Mount { target, kind: MountKind::Bind { source }, access: Access::ReadOnly, missing: Missing::Skip })
 }
 
 /// The image's account files with an entry for the user, where it has none: programs ask who they are.

@@ -75,7 +75,16 @@ fn streams_stay_apart_and_stdin_arrives() {
 fn signals_are_forwarded_and_nothing_is_left_behind() {
     let rig = Rig::with_base();
     let marker = format!("987{}", std::process::id());
-    let mut child = rig.start(["run", "base", "--", "sh", "-c", &format!("trap 'exit 33' TERM; sleep {marker} & echo ready; wait")]);
+    let mut child = rig.start([
+        "run",
+        "--pid",
+        "private",
+        "base",
+        "--",
+        "sh",
+        "-c",
+        &format!("trap 'exit 33' TERM; sleep {marker} & echo ready; wait"),
+    ]);
     let mut ready = [0; 6];
     child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
@@ -88,9 +97,28 @@ fn signals_are_forwarded_and_nothing_is_left_behind() {
 fn a_killed_parent_takes_all_with_it() {
     let rig = Rig::with_base();
     let marker = format!("986{}", std::process::id());
-    let mut child = rig.start(["run", "base", "--", "sh", "-c", &format!("echo ready; sleep {marker} & sleep {marker}")]);
+    let mut child =
+        rig.start(["run", "--pid", "private", "base", "--", "sh", "-c", &format!("echo ready; sleep {marker} & sleep {marker}")]);
     let mut ready = [0; 6];
     child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_gone(&marker);
+}
+
+/// Without a namespace of processes the command itself still ends with the program that started it.
+#[test]
+fn a_killed_parent_takes_the_command_with_it() {
+    let rig = Rig::with_base();
+    let marker = format!("985{}", std::process::id());
+    let mut child = rig.start(["run", "base", "--", "sleep", &marker]);
+    let started = Instant::now();
+    let running =
+        || !Command::new("pgrep").args(["-f", &format!("^sleep {marker}")]).stdout(Stdio::piped()).output().unwrap().stdout.is_empty();
+    while !running() {
+        assert!(started.elapsed() < Duration::from_secs(10), "it never started");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     child.kill().unwrap();
     child.wait().unwrap();
     assert_gone(&marker);
