@@ -5,10 +5,11 @@
 //! ends, all its children are met ([`Processes::meet_children`]). What is left is a parent killed by a signal before its child made one
 //! noticed call; such an orphan takes the credentials of its process group's or session's leader.
 //!
-//! A process descriptor for each tells of its death before its number can be used again.
+//! A process descriptor for each tells of its death before its number can be used again. Where there are more processes than descriptors to be
+//! had, the rest are asked for their time of birth at every call.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nix::errno::Errno;
@@ -45,6 +46,8 @@ pub struct Processes {
     user: User,
     initial: OnceLock<Arc<Credentials>>,
     root: RootIdentity,
+    /// Descriptors with higher numbers are for the workers' own use.
+    highest: i32,
 }
 
 #[derive(Default)]
@@ -61,6 +64,7 @@ struct Process {
     view: View,
     pending: Option<Pending>,
     descriptor: Option<OwnedFd>,
+    began: u64,
 }
 
 /// Credentials that hold once an exec, let through to the kernel, has succeeded.
@@ -70,6 +74,8 @@ struct Pending {
     before: Mark,
 }
 
+/// So many descriptors are left for the workers' own use.
+const RESERVED: u64 = 64;
 /// So many threads are remembered before all are forgotten; they can be asked for again.
 const THREADS: usize = 4096;
 /// A chain of unmet ancestors longer than this is not a chain.
@@ -79,7 +85,9 @@ impl Processes {
     /// No processes yet; the first will be this user.
     pub fn new(user: User) -> Result<Self, Errno> {
         let root = RootIdentity::own()?;
-        Ok(Self { table: Mutex::default(), deaths: Watch::new()?, user, initial: OnceLock::new(), root })
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        let highest = i32::try_from(limit.saturating_sub(RESERVED)).unwrap_or(i32::MAX);
+        Ok(Self { table: Mutex::default(), deaths: Watch::new()?, user, initial: OnceLock::new(), root, highest })
     }
 
     /// Readable when a process has ended: call [`Processes::bury`].
@@ -196,11 +204,17 @@ impl Processes {
 
     /// Makes sure that the process is in the table.
     fn meet(&self, process: u32, ancestors: usize) -> Result<(), Errno> {
-        if self.lock().live.contains_key(&process) {
-            return Ok(());
+        match self.lock().live.get(&process) {
+            Some(Process { descriptor: Some(_), .. }) => return Ok(()),
+            Some(Process { began, .. }) if procfs::family_of(process)?.began == *began => return Ok(()),
+            _ => {}
         }
         // First the descriptor: what is read after it is about this process or about none.
-        let descriptor = notify::open_process(process)?;
+        let descriptor = match notify::open_process(process) {
+            Ok(descriptor) => Some(descriptor).filter(|descriptor| descriptor.as_raw_fd() < self.highest),
+            Err(Errno::EMFILE | Errno::ENFILE) => None,
+            Err(error) => return Err(error),
+        };
         let family = procfs::family_of(process)?;
         let own = std::process::id();
         let alone = family.parent <= 1 || family.parent == own || ancestors == 0;
@@ -221,10 +235,15 @@ impl Processes {
             Ok(_) => View::Own,
             Err(_) => view,
         };
-        self.deaths.add(descriptor.as_fd(), process.into(), Wake::All)?;
+        if let Some(descriptor) = &descriptor {
+            self.deaths.add(descriptor.as_fd(), process.into(), Wake::All)?;
+        }
         let mut table = self.lock();
         table.departed.remove(&process);
-        table.live.entry(process).or_insert(Process { credentials, view, pending: None, descriptor: Some(descriptor) });
+        // Another worker may have met it, too; an entry of another birth is that of a dead process.
+        if table.live.get(&process).is_none_or(|known| known.began != family.began) {
+            table.live.insert(process, Process { credentials, view, pending: None, descriptor, began: family.began });
+        }
         Ok(())
     }
 

@@ -44,6 +44,8 @@ pub struct Family {
     pub group: u32,
     /// Its session's leader.
     pub session: u32,
+    /// When it began; tells it from a later process of the same number.
+    pub began: u64,
 }
 
 /// Tells one program image of a process from the next: where its code and stack begin, which differ with every exec.
@@ -119,8 +121,9 @@ fn status_field(process: u32, field: &str, radix: u32) -> Result<u64, Errno> {
 pub fn family_of(process: u32) -> Result<Family, Errno> {
     let mut buffer = [0; 1024];
     let mut field = stat_fields(process, &mut buffer)?;
-    let mut next = |skip| field.nth(skip).and_then(|text| text.parse().ok()).ok_or(Errno::ENOENT);
-    Ok(Family { parent: next(1)?, group: next(0)?, session: next(0)? })
+    let mut next = |skip| field.nth(skip).and_then(|text| text.parse::<u64>().ok()).ok_or(Errno::ENOENT);
+    // Fields 4, 5, 6 and 22 of proc_pid_stat(5); the first one here is number 3.
+    Ok(Family { parent: next(1)? as u32, group: next(0)? as u32, session: next(0)? as u32, began: next(15)? })
 }
 
 impl Mark {

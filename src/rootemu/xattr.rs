@@ -241,9 +241,17 @@ pub fn remove_call(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
 
 /// Takes the file's capabilities away, as the kernel does when the owner changes.
 pub fn drop_capability(file: &Located<'_>, attributes: &Attributes) {
-    if attributes.native_type() == libc::S_IFREG {
-        // Nearly always there is none.
-        let _ = remove(file, c"user.rootling.xattr.security.capability");
+    const NAME: &str = "user.rootling.xattr.security.capability";
+    if attributes.native_type() != libc::S_IFREG {
+        return;
+    }
+    // Nearly always there is none, and looking takes no lock.
+    let found = match file.follow {
+        Follow::Yes => rustix::fs::getxattr_query(file.path, NAME),
+        Follow::No => rustix::fs::lgetxattr_query(file.path, NAME),
+    };
+    if found.is_ok() {
+        let _ = remove(file, NAME);
     }
 }
 

@@ -1,0 +1,278 @@
+//! Root emulation in sandboxes, on a root file system made of the machine's static busybox.
+//!
+//! A program of its own, since a sandbox is the calling program started again. As root it runs everything as an ordinary user without subuid
+//! (`tester`), for whom all of it is made. Arguments select checks by name.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use rootling::oci::ImagePath;
+use rootling::rootemu::{Emulation, EmulationSpec, Mode, Override, Report, User};
+use rootling::sandbox::{
+    Capabilities, Devices, Exit, IdMap, Namespace, Network, Privileges, Process, Root, Spec, Stdio, Stream, reenter, spawn,
+};
+
+type Check = fn(&Fixture);
+
+const CHECKS: [(&str, Check); 8] = [
+    ("scripts", scripts),
+    ("calls", calls),
+    ("next_step", next_step),
+    ("links_from_layers", links_from_layers),
+    ("user", user),
+    ("many_processes", many_processes),
+    ("success_only", success_only),
+    ("none", none),
+];
+
+fn main() -> ExitCode {
+    if let Some(code) = reenter(&Emulation) {
+        return ExitCode::from(u8::try_from(code).unwrap_or(1));
+    }
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).filter(|argument| !argument.as_encoded_bytes().starts_with(b"-")).collect();
+    if nix::unistd::geteuid().is_root() {
+        return as_tester(&arguments);
+    }
+    let fixture = Fixture::new();
+    for (name, check) in CHECKS {
+        if arguments.is_empty() || arguments.iter().any(|wanted| wanted == name) {
+            check(&fixture);
+            println!("ok {name}");
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Runs all of it as an ordinary user.
+fn as_tester(arguments: &[OsString]) -> ExitCode {
+    if !fs::read_to_string("/etc/passwd").is_ok_and(|users| users.contains("\ntester:")) {
+        println!("skipped: there is no user `tester`");
+        return if std::env::var_os("CI").is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    }
+    // Where the user may execute it.
+    let copy = std::env::temp_dir().join(format!("rootemu-test-{}", std::process::id()));
+    fs::copy("/proc/self/exe", &copy).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    let options = ["--reuid=tester", "--regid=tester", "--clear-groups"];
+    let status = Command::new("setpriv").args(options).arg(&copy).args(arguments).status().unwrap();
+    fs::remove_file(&copy).unwrap();
+    if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+struct Fixture {
+    dir: tempfile::TempDir,
+}
+
+const APPLETS: &str = "sh true ls cat id sleep stat touch mkdir rm rmdir ln mv cp chown chgrp chmod mknod mkfifo su tar cpio find \
+    chroot seq wc env sync echo test setsid usleep xargs";
+
+impl Fixture {
+    fn new() -> Self {
+        // On disk: overlays on tmpfs are a case of their own.
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let fixture = Self { dir };
+        let image = fixture.path("image");
+        for name in ["bin", "etc", "tmp", "root", "proc", "dev", "sys", "jail/bin"] {
+            fs::create_dir_all(image.join(name)).unwrap();
+        }
+        fs::copy("/bin/busybox", image.join("bin/busybox")).expect("Debian's package busybox-static is needed");
+        for applet in APPLETS.split_whitespace() {
+            symlink("busybox", image.join("bin").join(applet)).unwrap();
+        }
+        fs::write(image.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:33:44::/:/bin/sh\n").unwrap();
+        fs::write(image.join("etc/group"), "root:x:0:\napps:x:44:\nmore:x:55:app\n").unwrap();
+        fixture
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A fresh upper layer on the image.
+    fn overlay(&self, upper: &str, below: &[&str]) -> Root {
+        let fresh = |name: &str| {
+            let path = self.path(name);
+            let _ = Command::new("chmod").args(["-R", "u+rwx"]).arg(&path).stderr(std::process::Stdio::null()).status();
+            let _ = fs::remove_dir_all(&path);
+            fs::create_dir_all(&path).unwrap();
+            path
+        };
+        let lowers = below.iter().chain(&["image"]).map(|name| self.path(name)).collect();
+        Root::Overlay { lowers, upper: fresh(upper), work: fresh("work") }
+    }
+}
+
+/// What a step printed, how it ended and what the emulation reports.
+struct Done {
+    exit: Exit,
+    out: String,
+    report: Report,
+}
+
+fn step(root: Root, emulation: Option<EmulationSpec>, script: &str) -> Done {
+    let spec = Spec {
+        root,
+        id_map: IdMap::ROOT,
+        mounts: vec![],
+        process: Process {
+            argv: vec!["sh".into(), "-c".into(), format!("exec 2>&1; {script}").into()],
+            env: vec!["PATH=/bin".into()],
+            cwd: ImagePath::clean("tmp"),
+            umask: Some(0o22),
+        },
+        hostname: Some("rootling".into()),
+        network: Network::Host,
+        pid: Namespace::Private,
+        ipc: Namespace::Private,
+        devices: Devices::Minimal,
+        capabilities: Capabilities::docker(),
+        privileges: Privileges::Raisable,
+        emulation: emulation.map(|spec| spec.to_value()),
+    };
+    let io = Stdio { stdin: Stream::Null, stdout: Stream::Pipe, stderr: Stream::Inherit };
+    let mut running = spawn(&spec, io).unwrap_or_else(|error| panic!("{error:#?}"));
+    let mut out = String::new();
+    running.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    let status = running.wait().unwrap_or_else(|error| panic!("{error:#?}"));
+    let report = status.emulation.map(|value| Report::from_value(&value).unwrap()).unwrap_or_default();
+    Done { exit: status.exit, out, report }
+}
+
+fn consistent() -> Option<EmulationSpec> {
+    Some(EmulationSpec::new(Mode::Consistent, User { uid: 0, gid: 0, groups: vec![0] }))
+}
+
+/// Scripts run by root, each in a layer of its own, and what they print.
+const SCRIPTS: &[(&str, &str)] = &[
+    ("touch f; chown 33:55 f; stat -c '%u:%g %a' f; chown 7 f; chgrp 8 f; stat -c '%u:%g' f", "33:55 644\n7:8\n"),
+    ("touch f; chmod 4755 f; stat -c %a f; chown 33 f; stat -c %a f; chmod 4755 f; stat -c '%u %a' f", "4755\n755\n33 4755\n"),
+    ("echo x > f; chmod 000 f; stat -c %a f; cat f; chown 33 f; stat -c %a f; cat f", "0\nx\n0\nx\n"),
+    ("touch t; ln -s t l; chown -h 5:6 l; stat -c '%u:%g' l t; mv l m; ln m n; stat -c '%u:%g' m n", "5:6\n0:0\n5:6\n5:6\n"),
+    ("mknod -m 660 d b 8 1; stat -c '%F %a %t:%T' d; test -b d && chown 0:6 d && stat -c %g d", "block special file 660 8:1\n6\n"),
+    (
+        "id; su app -c 'id; touch f; mkdir d; ln -s x l; mkfifo p'; stat -c '%n %U:%G' f d l p",
+        "uid=0(root) gid=0(root) groups=0(root)\nuid=33(app) gid=44(apps) groups=44(apps),55(more)\n\
+      f app:apps\nd app:apps\nl app:apps\np app:apps\n",
+    ),
+    (
+        "touch f; chmod 777 .; su app -c 'chown 33 f; chmod 777 f'; stat -c '%u %a' f",
+        "chown: f: Operation not permitted\nchmod: f: Operation not permitted\n0 644\n",
+    ),
+    ("mkdir d; chgrp 55 d; chmod 2775 d; touch d/f; mkdir d/s; stat -c '%u:%g %a' d/f d/s", "0:55 644\n0:55 2755\n"),
+    (
+        "cp /bin/busybox /bin/id2; chown 33:44 /bin/id2; chmod 6755 /bin/id2; cd /bin; ln -s id2 stat2; chmod 777 /tmp; \
+      su app -c 'id -u'; stat -c '%U:%G %a' id2",
+        "33\napp:apps 6755\n",
+    ),
+    (
+        "su app -c '(usleep 300000; id -u > g) & (setsid sh -c \"usleep 300000; touch h\" &)'; usleep 700000; cat g; stat -c %u g h",
+        "33\n33\n33\n",
+    ),
+    (
+        "cp /bin/busybox /jail/bin; touch /jail/f; chown 3:4 /jail/f; chroot /jail /bin/busybox stat -c %u:%g /f; \
+      chroot /jail /bin/busybox chown 5:6 /f; stat -c %u:%g /jail/f",
+        "3:4\n5:6\n",
+    ),
+    (
+        "mkdir s; touch s/a; ln -s a s/l; mknod s/n c 1 3; chown 33:44 s/a; chown -h 7:7 s/l; chmod 640 s/a; cp -a s c; \
+      tar c s/a s/n | tar x -C /jail; cp -a s/l /jail/s; for d in c /jail/s; do stat -c '%u:%g %a %F' $d/a $d/l $d/n; done",
+        "33:44 640 regular empty file\n7:7 777 symbolic link\n0:0 644 character special file\n\
+      33:44 640 regular empty file\n7:7 777 symbolic link\n0:0 644 character special file\n",
+    ),
+    ("chown 33 /dev/stdout && echo ok; echo x > f; exec 3< f; rm f; chown 9:9 /proc/self/fd/3; stat -L -c %u /proc/$$/fd/3", "ok\n9\n"),
+];
+
+fn scripts(fixture: &Fixture) {
+    for (script, expected) in SCRIPTS {
+        let done = step(fixture.overlay("upper", &[]), consistent(), script);
+        assert_eq!(done.out, *expected, "{script}: {:?}", done.exit);
+    }
+}
+
+/// Some 340 calls, each with what the kernel answers to real root.
+fn calls(fixture: &Fixture) {
+    let (source, program) = (fixture.path("calls.c"), fixture.path("image/bin/calls"));
+    fs::write(&source, include_str!("rootemu/calls.c")).unwrap();
+    let compiled = Command::new("cc").args(["-w", "-O1", "-static", "-pthread", "-o"]).args([&program, &source]).status();
+    if !compiled.is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "cc can't compile a static program");
+        println!("skipped calls: cc can't compile a static program");
+        return;
+    }
+    let done = step(fixture.overlay("upper", &[]), consistent(), "chmod 711 /root; mkdir /root/t; cd /root/t; exec calls");
+    let expected = include_str!("rootemu/calls.expected");
+    for (number, (line, expected)) in done.out.lines().zip(expected.lines()).enumerate() {
+        assert_eq!(line, expected, "line {}", number + 1);
+    }
+    assert_eq!(done.out.lines().count(), expected.lines().count());
+}
+
+/// What a step did is seen by the next one and stands in the layer.
+fn next_step(fixture: &Fixture) {
+    let script = "mkdir d; touch d/f; chown 33:44 d d/f; chmod 400 d/f; ln -s f d/l; chown -h 5:6 d/l; mknod n c 1 3";
+    let first = step(fixture.overlay("first", &[]), consistent(), script);
+    let link = ImagePath::clean("/tmp/d/l");
+    let owner = Override { uid: 5, gid: 6, mode: 0o777, device: None };
+    assert_eq!(first.report.overrides().into_iter().collect::<Vec<_>>(), [(link.clone(), owner)]);
+    let stored = |name: &str| {
+        let value = xattr::get(fixture.path("first/tmp").join(name), "user.containers.override_stat").unwrap();
+        value.map(|value| String::from_utf8(value).unwrap())
+    };
+    assert_eq!(["d", "d/f", "n"].map(|name| stored(name).unwrap()), ["33:44:0755", "33:44:0400", "0:0:0644:char-1-3"]);
+    assert_eq!(fs::metadata(fixture.path("first/tmp/d/f")).unwrap().permissions().mode() & 0o7777, 0o600);
+
+    let spec = consistent().unwrap().with_owners([(&link, owner)]);
+    let second =
+        step(fixture.overlay("second", &["first"]), Some(spec), "stat -c '%u:%g %a' d d/f d/l; chown 0:0 d/f; stat -c '%u:%g %a' d/f");
+    assert_eq!(second.out, "33:44 755\n33:44 400\n5:6 777\n0:0 400\n");
+    assert_eq!(second.report.overrides().len(), 0, "the link was not touched");
+    assert_eq!(xattr::get(fixture.path("second/tmp/d/f"), "user.containers.override_stat").unwrap(), None);
+}
+
+/// Symlinks and FIFOs of lower layers get other inode numbers when they are copied up.
+fn links_from_layers(fixture: &Fixture) {
+    let owner = |uid| Override { uid, gid: uid, mode: 0o777, device: None };
+    let names: Vec<ImagePath> = ["a", "b", "c", "d", "p"].iter().map(|name| ImagePath::clean(format!("/tmp/{name}"))).collect();
+    let below = step(fixture.overlay("below", &[]), consistent(), "for l in a b c d; do ln -s x $l; done; mkfifo p");
+    assert!(below.exit.success());
+    let spec = consistent().unwrap().with_owners(names.iter().zip(1..).map(|(name, uid)| (name, owner(uid))));
+    let script = "mv a moved; ln b hard; touch -h c; chown -h 9 d; mkdir n; mv p n; rm -f none; stat -c %u moved hard b c d n/p";
+    let done = step(fixture.overlay("above", &["below"]), Some(spec), script);
+    assert_eq!(done.out, "1\n2\n2\n3\n9\n5\n");
+    let reported: Vec<String> = done.report.overrides().iter().map(|(path, owner)| format!("{path} {}", owner.uid)).collect();
+    assert_eq!(reported, ["/tmp/b 2", "/tmp/c 3", "/tmp/d 9", "/tmp/hard 2", "/tmp/moved 1", "/tmp/n/p 5"]);
+}
+
+/// The instruction USER.
+fn user(fixture: &Fixture) {
+    let spec = EmulationSpec::new(Mode::Consistent, User { uid: 33, gid: 44, groups: vec![44, 55] });
+    let done = step(fixture.overlay("upper", &[]), Some(spec), "id; touch f; stat -c '%U:%G' f; (id -u &); sleep 1");
+    assert_eq!(done.out, "uid=33(app) gid=44(apps) groups=44(apps),55(more)\napp:apps\n33\n");
+}
+
+/// Thousands of short processes, many at once, each with its own user.
+fn many_processes(fixture: &Fixture) {
+    let script =
+        "seq 1000 2999 | xargs -n 1 -P 64 sh -c 'touch f$0; chown $0:$0 f$0; test $(stat -c %u:%g f$0) = $0:$0 || echo bad $0'; ls | wc -l";
+    let done = step(fixture.overlay("upper", &[]), consistent(), script);
+    assert_eq!(done.out, "2000\n");
+}
+
+fn success_only(fixture: &Fixture) {
+    let spec = EmulationSpec::new(Mode::SuccessOnly, User::default());
+    let done = step(
+        fixture.overlay("upper", &[]),
+        Some(spec),
+        "touch f; chown 33:44 f && stat -c %u:%g f; mknod n c 1 3 && ls n; mkfifo p && ls p",
+    );
+    assert_eq!(done.out, "0:0\nls: n: No such file or directory\np\n");
+}
+
+fn none(fixture: &Fixture) {
+    let done = step(fixture.overlay("upper", &[]), None, "touch f; chown 33:44 f; stat -c %u:%g f");
+    assert_eq!(done.out, "chown: f: Invalid argument\n0:0\n");
+}
