@@ -3,8 +3,11 @@
 //! A hash is remembered by path, inode, size, mtime and ctime. Files changed within the last seconds are not remembered: another change
 //! could leave the same times. The memory is one file, only ever an optimisation; a damaged one is forgotten:
 //!
-//!     rootling hashes 1\n  then records of 52 bytes: 16 of the key's digest, 32 of the content's, 4 for the day of the last use,
-//!     and at the end the digest of all before it
+//! ```text
+//! "rootling hashes 1\n"
+//! records of 52 bytes: 16 of the key's digest, 32 of the content's digest, 4 for the day of the last use
+//! 32 bytes: the digest of all before them
+//! ```
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,8 +20,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::meta::Kind;
-pub use super::scan::{Select, Selection, Source, scan};
-use super::scan::{source, trouble};
+use super::scan::{Source, source, trouble};
 use crate::error::{IoContext, Result};
 use crate::oci::{Digest, Hasher, ImagePath};
 use crate::sys::fs;
@@ -98,7 +100,7 @@ impl Hashes {
         Ok(digest)
     }
 
-    /// The digest of entries listed by [`scan`]: their paths below `from`, types, modes, contents and symlink targets; not owners, not times.
+    /// The digest of entries listed by [`super::scan::scan`]: their paths below `from`, types, modes, contents and symlink targets; not owners, not times.
     ///
     /// A single file has the same digest whatever its name. Contents are hashed on several threads.
     pub fn hash_tree(&self, root: &Path, from: &ImagePath, sources: &[Source]) -> Result<Digest> {

@@ -14,24 +14,25 @@
 //!
 //! Symlinks and FIFOs can't hold user xattrs: their overrides are in the record.
 
-mod archive;
-mod chunks;
 pub mod compress;
-mod entry;
-mod gzip;
 pub mod hash;
 pub mod meta;
-mod native;
 pub mod pack;
 pub mod record;
-mod scan;
+pub mod scan;
 pub mod seal;
 pub mod snapshot;
-mod tar_writer;
 pub mod tree;
 pub mod unpack;
 pub mod view;
 pub mod writer;
+
+mod archive;
+mod chunks;
+mod entry;
+mod gzip;
+mod native;
+mod tar_writer;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,9 @@
 //!
 //! JSON, sorted, absent when empty. Bytes of a path that are not UTF-8 are written `\xNN`, a backslash `\\`:
 //!
-//!     {"overrides":{"/var/lib/x/fifo":"33:33:0600"},"implicit":["/usr","/usr/lib"]}
+//! ```json
+//! {"overrides":{"/var/lib/x/fifo":"33:33:0600"},"implicit":["/usr","/usr/lib"]}
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::oci::Digest;
-use crate::rootfs::hash::{Hashes, Selection, scan};
+use crate::rootfs::hash::Hashes;
+use crate::rootfs::scan::{Selection, scan};
 
 fn context() -> Place {
     let place = Place::new();

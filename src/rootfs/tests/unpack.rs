@@ -45,6 +45,24 @@ fn what_one_uid_cannot_hold_is_kept_beside_it() {
 }
 
 #[test]
+fn neither_umask_nor_the_parent_directory_shows() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    fs::create_dir(place.layer("shared")).unwrap();
+    fs::set_permissions(place.layer("shared"), fs::Permissions::from_mode(0o2777)).unwrap();
+    let tar = Tar::new()
+        .add(&Entry { name: b"wide", mode: 0o666, ..FILE })
+        .add(&Entry { name: b"d", mode: 0o777, ..DIR })
+        .add(&Entry { name: b"group", mode: 0o2775, ..DIR })
+        .add(&Entry { name: b"group/d", mode: 0o755, ..DIR })
+        .file("group/implied/f", "")
+        .end();
+    place.unpacked("shared/l", &tar);
+    let modes: Vec<_> = listing(&place.view(&["shared/l"])).iter().map(|line| line.split(' ').nth(1).unwrap().to_owned()).collect();
+    assert_eq!(modes, ["755", "777", "2775", "755", "755", "644", "666"]);
+}
+
+#[test]
 fn whiteouts_work_in_any_order() {
     let place = Place::new();
     place.unpacked("base", &Tar::new().dir("d").file("d/old", "1").file("gone", "2").dir("o").file("o/old", "3").file("kept", "4").end());

@@ -27,17 +27,17 @@ impl Copier {
         if size == 0 {
             return Ok(());
         }
-        if self.clone.load(Ordering::Relaxed) {
-            let stat = stat_fd(from)?;
-            // A clone takes the whole file: one that changes meanwhile must not give more than was announced.
-            if stat.size == size {
-                match rustix::fs::ioctl_ficlone(to, from) {
-                    Ok(()) => return Ok(()),
-                    Err(_) => self.clone.store(false, Ordering::Relaxed),
-                }
+        let stat = stat_fd(from)?;
+        if stat.size < size {
+            return Err(too_short());
+        }
+        // A clone takes the whole file: one that grew meanwhile must not give more than was announced.
+        if stat.size == size && self.clone.load(Ordering::Relaxed) {
+            match rustix::fs::ioctl_ficlone(to, from) {
+                Ok(()) => return Ok(()),
+                Err(_) => self.clone.store(false, Ordering::Relaxed),
             }
         }
-        let stat = stat_fd(from)?;
         if stat.blocks.saturating_mul(512) < size {
             return self.copy_extents(from, to, size);
         }
@@ -89,7 +89,7 @@ impl Copier {
         while done < len {
             let want = buffer.len().min(usize::try_from(len - done).unwrap_or(usize::MAX));
             match from.read(&mut buffer[..want]) {
-                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was read")),
+                Ok(0) => return Err(too_short()),
                 Ok(n) => {
                     to.write_all(&buffer[..n])?;
                     done += n as u64;
@@ -100,6 +100,10 @@ impl Copier {
         }
         Ok(())
     }
+}
+
+fn too_short() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was read")
 }
 
 #[cfg(test)]

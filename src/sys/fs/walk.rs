@@ -1,7 +1,7 @@
 //! A walk through a directory tree of any depth, by descriptors: parents first, sorted.
 //!
 //! Deep trees (a build step can nest thousands of directories) neither overflow the stack nor use up descriptors: only the
-//! innermost [`HELD`] directories stay open, the others are found again through `..`, so the tree must not be moved meanwhile.
+//! innermost directories stay open, the others are found again through `..`, so the tree must not be moved meanwhile.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
