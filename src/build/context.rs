@@ -7,8 +7,9 @@ use std::sync::Arc;
 use crate::dockerfile::ignore::Ignore;
 use crate::error::{Error, IoContext, Result, quote_path};
 use crate::oci::Digest;
-use crate::rootfs::hash::{Hashes, Source as Stat};
+use crate::rootfs::hash::Hashes;
 use crate::rootfs::record::Record;
+use crate::rootfs::scan::Source as Stat;
 use crate::rootfs::view::{LayerDir, Node, View};
 use crate::store::Store;
 

@@ -6,8 +6,7 @@ use std::io::Read;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Stream};
 use crate::oci::ImagePath;
-use crate::rootemu::{self, EmulationSpec, Mode, Report, User};
-use crate::rootfs;
+use crate::rootemu::{EmulationSpec, Mode, Report, User};
 use crate::rootfs::view::View;
 use crate::sandbox::{
     self, Access, Capabilities, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio,
@@ -46,8 +45,7 @@ pub fn run(engine: &Engine<'_>, state: &State, command: &Command, id: u64) -> Re
     }
     check(status.exit, command)?;
     let report = status.emulation.as_ref().map(Report::from_value).transpose()?.unwrap_or_default();
-    let overrides = report.overrides().into_iter().filter_map(|(path, owner)| Some((path, layer_override(owner)?))).collect();
-    workspace.commit(&CommitOptions { overrides, newest: engine.request.epoch })
+    workspace.commit(&CommitOptions { overrides: report.overrides(), newest: engine.request.epoch })
 }
 
 fn spec(
@@ -105,15 +103,6 @@ fn spec(
     })
 }
 
-/// The emulation's override as layers keep it; both have the text form of the extended attribute.
-fn layer_override(owner: rootemu::Override) -> Option<rootfs::meta::Override> {
-    owner.to_string().parse().ok()
-}
-
-fn emulated_override(owner: &rootfs::meta::Override) -> Option<rootemu::Override> {
-    rootemu::Override::parse(owner.to_string().as_bytes())
-}
-
 /// Root emulation for a user of a stack; `None` without emulation.
 pub fn emulation(mode: Mode, identity: &Identity, view: &View) -> Result<Option<serde_json::Value>> {
     if mode == Mode::None {
@@ -125,7 +114,7 @@ pub fn emulation(mode: Mode, identity: &Identity, view: &View) -> Result<Option<
     for (index, layer) in view.layers().iter().enumerate() {
         for (path, owner) in &layer.record.overrides {
             if view.lookup(path)?.is_some_and(|node| node.layer == index) {
-                spec = spec.with_owners(emulated_override(owner).map(|owner| (path, owner)));
+                spec = spec.with_owners([(path, *owner)]);
             }
         }
     }
