@@ -131,6 +131,7 @@ fn step(root: Root, emulation: Option<EmulationSpec>, script: &str) -> Done {
         devices: Devices::Minimal,
         capabilities: Capabilities::docker(),
         privileges: Privileges::Raisable,
+        binfmt: Vec::new(),
         emulation: emulation.map(|spec| spec.to_value()),
     };
     let io = Stdio { stdin: Stream::Null, stdout: Stream::Pipe, stderr: Stream::Inherit };
