@@ -104,7 +104,7 @@ fn request(arguments: &Arguments, environment: &Environment, store: &crate::stor
         platform: arguments.platform.clone().unwrap_or_else(Platform::host),
         cache: if arguments.no_cache { Cache::Ignore } else { Cache::Use },
         bases: if arguments.pull { Bases::Pull } else { Bases::LocalFirst },
-        emulation: arguments.root_emulation.into(),
+        emulation: super::info::emulation(Some(store), arguments.root_emulation.into())?,
         workspace: super::info::workspace(store, environment)?,
         proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         epoch: epoch(environment)?,

@@ -6,6 +6,7 @@ use super::environment::Environment;
 use super::{Format, render};
 use crate::error::Result;
 use crate::oci::{Digest, Platform};
+use crate::rootemu;
 use crate::sandbox::{self, Check, Feature};
 use crate::store::{StepRecord, Store, WorkspaceKind};
 
@@ -70,6 +71,31 @@ pub fn workspace(store: &Store, environment: &Environment) -> Result<WorkspaceKi
     let (kind, name) = if overlay { (WorkspaceKind::Overlay, "overlay") } else { (WorkspaceKind::Copy, "copy") };
     store.step_put(&key, &StepRecord { layers: Vec::new(), blobs: Vec::new(), value: name.into() })?;
     Ok(kind)
+}
+
+/// The mode of root emulation to use: what was asked for, or the filter that answers success where this kernel can't do better.
+///
+/// Tried once a boot, then remembered; says so when it is not what was asked for.
+pub fn emulation(store: Option<&Store>, wanted: rootemu::Mode) -> Result<rootemu::Mode> {
+    if wanted != rootemu::Mode::Consistent {
+        return Ok(wanted);
+    }
+    let key = Digest::of(format!("emulation {}", machine()));
+    if let Some(store) = store
+        && let Some(record) = store.step_get(&key)?
+        && record.value == "consistent"
+    {
+        return Ok(wanted);
+    }
+    let (mode, error) = rootemu::Emulation::choose();
+    if let Some(error) = error {
+        let instead =
+            if mode == rootemu::Mode::None { "root is not emulated at all" } else { "root's system calls succeed without effect" };
+        render::warning(&format!("consistent root emulation does not work here, so {instead}: {error}"));
+    } else if let Some(store) = store {
+        store.step_put(&key, &StepRecord { layers: Vec::new(), blobs: Vec::new(), value: "consistent".into() })?;
+    }
+    Ok(mode)
 }
 
 /// What a probe's answer holds for: this boot of this machine, for this user (root and others differ).

@@ -44,9 +44,9 @@ pub struct Arguments {
     /// Command instead of the image's ENTRYPOINT; empty for none
     #[arg(long, value_name = "COMMAND")]
     entrypoint: Option<String>,
-    /// Be root, or another user, as RUN is
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value_t = EmulationArgument::None, default_missing_value = "consistent")]
-    root_emulation: EmulationArgument,
+    /// Be root, or another user, as RUN is [default: none, or consistent where a user is named]
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "consistent")]
+    root_emulation: Option<EmulationArgument>,
     /// Network to see
     #[arg(long, value_enum, default_value_t = NetworkArgument::Host)]
     network: NetworkArgument,
@@ -101,7 +101,7 @@ struct Target {
     view: View,
     root: Root,
     /// What a store has handed out stays until it is dropped, whoever prunes meanwhile.
-    _store: Option<Store>,
+    store: Option<Store>,
 }
 
 pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
@@ -115,7 +115,10 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     for bind in &arguments.bind {
         mounts.push(parse_bind(bind)?);
     }
-    let mode: rootemu::Mode = arguments.root_emulation.into();
+    // Without a name there is one user, the caller, and nothing to tell apart; with one, who owns what begins to matter.
+    let named = arguments.user.is_some() || !target.config.user.is_empty();
+    let default = if named { EmulationArgument::Consistent } else { EmulationArgument::None };
+    let mode = info::emulation(target.store.as_ref(), arguments.root_emulation.unwrap_or(default).into())?;
     let (id_map, emulation) = if mode == rootemu::Mode::None {
         (IdMap { inside_uid: identity.uid, inside_gid: identity.gid }, None)
     } else {
@@ -167,13 +170,13 @@ fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
         } else {
             Root::Directory { path, access: Access::ReadOnly }
         };
-        return Ok(Target { config: Config::default(), view: View::new(vec![layer]), root, _store: None });
+        return Ok(Target { config: Config::default(), view: View::new(vec![layer]), root, store: None });
     }
     let store = environment.store()?;
     let image = store.load_image(&store.find_image(&arguments.image)?)?;
     let stack = &image.config.rootfs.diff_ids;
     let (view, root) = root(&store, environment, stack, arguments)?;
-    Ok(Target { config: image.config.config, view, root, _store: Some(store) })
+    Ok(Target { config: image.config.config, view, root, store: Some(store) })
 }
 
 fn root(store: &Store, environment: &Environment, stack: &[crate::oci::DiffId], arguments: &Arguments) -> Result<(View, Root)> {
@@ -218,7 +221,7 @@ fn identity(arguments: &Arguments, target: &Target) -> Result<Identity> {
     let chosen = match (&arguments.user, target.config.user.as_str()) {
         (Some(user), _) => Some(user.as_str()),
         (None, user) if !user.is_empty() => Some(user),
-        (None, _) if arguments.root_emulation != EmulationArgument::None => Some("0"),
+        (None, _) if arguments.root_emulation.is_some_and(|emulation| emulation != EmulationArgument::None) => Some("0"),
         (None, _) => None,
     };
     let accounts = Accounts::of(&target.view)?;
@@ -258,11 +261,11 @@ fn workdir(arguments: &Arguments, config: &Config) -> ImagePath {
     arguments.workdir.as_ref().map_or(image.clone(), |chosen| image.resolve(chosen))
 }
 
-/// A file of this machine over the image's own, where both are there (as ch-run does).
+/// A file of this machine over the image's own: programs count on `localhost` and on name servers.
 fn host_file(path: &str) -> Option<Mount> {
     let source = std::fs::canonicalize(path).ok()?;
     let target = ImagePath::clean(path);
-    Some(Mount { target, kind: MountKind::Bind { source }, access: Access::ReadOnly, missing: Missing::Skip })
+    Some(Mount { target, kind: MountKind::Bind { source }, access: Access::ReadOnly, missing: Missing::Create })
 }
 
 /// The image's account files with an entry for the user, where it has none: programs ask who they are.
