@@ -30,7 +30,7 @@ pub enum Kind {
     Network,
     /// A registry or the kernel said no.
     Denied,
-    /// The user ended it.
+    /// The user ended it, or whoever read what we wrote.
     Interrupted,
 }
 
@@ -104,7 +104,7 @@ impl Error {
             Some(libc::ENOSPC | libc::EDQUOT) => Kind::NoSpace,
             Some(libc::ENOENT) => Kind::NotFound,
             Some(libc::EACCES | libc::EPERM) => Kind::Denied,
-            Some(libc::EINTR) => Kind::Interrupted,
+            Some(libc::EINTR | libc::EPIPE) => Kind::Interrupted,
             _ => Kind::Other,
         };
         let error = Self::with_kind(kind, what).cause(describe_io(&cause));

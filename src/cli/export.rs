@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::environment::Environment;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::rootfs::compress::Compression;
 use crate::rootfs::view::View;
 use crate::transfer;
@@ -51,7 +51,11 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let image = store.load_image(&store.find_image(&arguments.image)?)?;
     let view = View::new(store.stack(&image.config.rootfs.diff_ids)?);
     if stdout {
-        return transfer::export_to(&view, std::io::stdout().lock(), compression, arguments.level);
+        return match transfer::export_to(&view, std::io::stdout().lock(), compression, arguments.level) {
+            // `| head` has seen enough.
+            Err(error) if error.kind() == Kind::Interrupted => Ok(()),
+            result => result,
+        };
     }
     transfer::export(&view, &arguments.output, compression, arguments.level)
 }
