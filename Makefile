@@ -3,9 +3,10 @@
 CARGO   ?= cargo
 TRIPLE  ?= $(shell uname -m)-unknown-linux-gnu
 # The development profile compiles quicker (no LTO), and its dependencies are optimised all the same.
-PROGRAM := target/debug/rootling
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+PROGRAM := $(TARGET)/debug/rootling
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-STATIC  := target/$(TRIPLE)/release/rootling
+STATIC  := $(TARGET)/$(TRIPLE)/release/rootling
 # Fuzz targets run for so many seconds each.
 FUZZ_SECONDS ?= 60
 

@@ -121,6 +121,23 @@ impl Error {
         self
     }
 
+    /// Points at a span of a text, unless it points at one already; another place becomes a cause.
+    #[must_use]
+    pub fn in_text(mut self, place: Place) -> Self {
+        match self.0.place.take() {
+            Some(text @ Place::Text(_)) => self.0.place = Some(text),
+            old => {
+                self.0.place = Some(place);
+                match old {
+                    Some(Place::Path(path)) => self.0.causes.push(format!("at {}", quote_path(&path))),
+                    Some(Place::Name(name)) => self.0.causes.push(format!("at {name}")),
+                    _ => {}
+                }
+            }
+        }
+        self
+    }
+
     /// Adds a cause below those already there; the innermost comes last.
     #[must_use]
     pub fn cause(mut self, cause: impl Display) -> Self {

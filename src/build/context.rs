@@ -1,5 +1,6 @@
 //! The build context: a directory, its ignore file, and the remembered digests of its files.
 
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,11 +78,29 @@ pub fn ignore_file(context: &Path, dockerfile: Option<&Path>) -> Result<Option<(
         PathBuf::from(name)
     });
     for path in beside.into_iter().chain([context.join(".dockerignore")]) {
-        match std::fs::read(&path) {
-            Ok(bytes) => return Ok(Some((path.display().to_string(), String::from_utf8_lossy(&bytes).into_owned()))),
+        match std::fs::metadata(&path) {
+            Ok(found) if !found.is_file() => return Err(Error::input(format!("{} is not a regular file", quote_path(&path)))),
+            Ok(_) => {
+                let bytes = read_text(&path)?;
+                return Ok(Some((path.display().to_string(), String::from_utf8_lossy(&bytes).into_owned())));
+            }
             Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {}
             Err(e) => return Err(Error::io("read", &path, e)),
         }
     }
     Ok(None)
+}
+
+/// No text that a person wrote is larger.
+const LARGEST_TEXT: u64 = 64 << 20;
+
+/// Reads a Dockerfile or an ignore file; one that does not end is an error.
+pub fn read_text(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).doing("read", path)?;
+    file.take(LARGEST_TEXT + 1).read_to_end(&mut bytes).doing("read", path)?;
+    if bytes.len() as u64 > LARGEST_TEXT {
+        return Err(Error::input(format!("{} is larger than {} MiB", quote_path(path), LARGEST_TEXT >> 20)));
+    }
+    Ok(bytes)
 }

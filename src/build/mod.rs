@@ -28,7 +28,7 @@ use crate::rootemu;
 use crate::store::{ImageRecord, StepRecord, Store, WorkspaceKind};
 use crate::transfer;
 
-pub use context::ignore_file;
+pub use context::{ignore_file, read_text};
 pub use passwd::{Accounts, Identity};
 pub use run::{emulation, file as file_mount};
 pub use scope::PREDEFINED as PREDEFINED_ARGUMENTS;

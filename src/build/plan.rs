@@ -253,5 +253,5 @@ pub fn locate(file: &Dockerfile, error: Error, instruction: &Instruction) -> Err
         .lines()
         .next()
         .map_or(instruction.span.end, |line| instruction.span.start + line.trim_end().len());
-    error.at(file.source.place(instruction.span.start..end, ""))
+    error.in_text(file.source.place(instruction.span.start..end, ""))
 }

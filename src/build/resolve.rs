@@ -135,15 +135,6 @@ impl Resolver<'_> {
     }
 
     fn run(&self, run: &ast::Run) -> Result<Action> {
-        if !run.mounts.is_empty() {
-            return Err(unsupported("RUN --mount"));
-        }
-        if !run.devices.is_empty() {
-            return Err(unsupported("RUN --device"));
-        }
-        if run.security == Security::Insecure {
-            return Err(unsupported("RUN --security=insecure"));
-        }
         let network = match run.network {
             ast::Network::Default | ast::Network::Host => Network::Host,
             ast::Network::None => Network::None,
@@ -165,9 +156,6 @@ impl Resolver<'_> {
     }
 
     fn copy(&self, copy: &ast::Copy) -> Result<Action> {
-        if copy.parents {
-            return Err(unsupported("COPY --parents"));
-        }
         if let Some(from) = &copy.from
             && from.contains('$')
         {
@@ -179,23 +167,10 @@ impl Resolver<'_> {
     }
 
     fn add(&self, add: &ast::Add) -> Result<Action> {
-        for (flag, given) in
-            [("ADD --checksum", add.checksum.is_some()), ("ADD --keep-git-dir", add.keep_git_dir), ("ADD --unpack", add.unpack.is_some())]
-        {
-            if given {
-                return Err(unsupported(flag));
-            }
-        }
         self.transfer(&add.transfer, None, Archives::Unpack)
     }
 
     fn transfer(&self, transfer: &Transfer, from: Option<String>, archives: Archives) -> Result<Action> {
-        if transfer.link {
-            return Err(unsupported("--link"));
-        }
-        if !transfer.excludes.is_empty() {
-            return Err(unsupported("--exclude"));
-        }
         let mut sources = Vec::new();
         let mut inline = Vec::new();
         for source in &transfer.sources {
@@ -241,6 +216,36 @@ impl Resolver<'_> {
     }
 }
 
+/// Whether this version executes an instruction: asked of all before the first is executed, since nothing is ignored in silence and
+/// nobody should wait for a long step to hear it. `COPY --link` is a copy like any other here: its layer never depends on those below
+/// but by the links in the destination's path.
+pub fn check_supported(instruction: &Instruction) -> Result<()> {
+    let transfer = |transfer: &Transfer| [("--exclude", !transfer.excludes.is_empty())];
+    let mut missing: Vec<(&str, bool)> = Vec::new();
+    match &instruction.kind {
+        Kind::Run(run) => missing.extend([
+            ("RUN --mount", !run.mounts.is_empty()),
+            ("RUN --device", !run.devices.is_empty()),
+            ("RUN --security=insecure", run.security == Security::Insecure),
+        ]),
+        Kind::Copy(copy) => {
+            missing.push(("COPY --parents", copy.parents));
+            missing.extend(transfer(&copy.transfer));
+        }
+        Kind::Add(add) => {
+            missing.extend([
+                ("ADD --checksum", add.checksum.is_some()),
+                ("ADD --keep-git-dir", add.keep_git_dir),
+                ("ADD --unpack", add.unpack.is_some()),
+                ("ADD of a URL", add.transfer.sources.iter().any(|s| matches!(s, CopySource::Path(path) if is_remote(path)))),
+            ]);
+            missing.extend(transfer(&add.transfer));
+        }
+        _ => {}
+    }
+    missing.into_iter().find(|(_, given)| *given).map_or(Ok(()), |(what, _)| Err(unsupported(what)))
+}
+
 /// The line of the history for a RUN, with the arguments it saw in front, as docker writes it.
 pub fn run_history(state: &State, command: &Command) -> String {
     let mut line = String::from("RUN ");
@@ -262,5 +267,5 @@ fn is_remote(source: &str) -> bool {
 /// What the grammar has and the engine not yet.
 fn unsupported(what: &str) -> Error {
     Error::with_kind(ErrorKind::Unsupported, format!("{what} is not executed yet"))
-        .cause("this version parses it, but ignoring it in silence would make a wrong image")
+        .hint("leave it out, or do the same by other instructions: this version stops rather than make a wrong image in silence")
 }

@@ -140,14 +140,17 @@ fn forward(engine: &Engine<'_>, id: u64, stream: Stream, pipe: Option<impl Read>
     }
 }
 
+/// How much of a command an error repeats.
+const LONGEST_SHOWN: usize = 120;
+
 fn check(exit: Exit, command: &Command) -> Result<()> {
     if exit.success() {
         return Ok(());
     }
     let shown = command.script.as_ref().map_or_else(|| command.argv.join(" "), |script| script.name.clone());
-    let first = shown.lines().next().unwrap_or_default();
+    let first: String = shown.lines().next().unwrap_or_default().chars().take(LONGEST_SHOWN).collect();
     let code = exit.shell_code();
-    let error = Error::with_kind(Kind::Other, format!("RUN {} failed", crate::error::quote(first)));
+    let error = Error::with_kind(Kind::Other, format!("RUN {} failed", crate::error::quote(&first)));
     let error = match exit {
         Exit::Code(code) => error.cause(format!("exit status {code}")),
         Exit::Signal(libc::SIGKILL) => error.cause("killed by SIGKILL: if nobody did, the machine ran out of memory"),

@@ -113,10 +113,11 @@ impl Source<'_> {
             .collect();
         let wanted = String::from_utf8_lossy(path.name().unwrap_or_default()).into_owned();
         match nearest(&wanted, names.iter().map(String::as_str)) {
-            Some(near) => {
+            Some(near) if near != wanted => {
                 let near = path.parent().unwrap_or_default().child(near);
                 error.hint(format!("did you mean {}?", quote(near.as_bytes())))
             }
+            Some(_) => error.hint("it is a symbolic link to something that is not there; links can't lead out"),
             None if pattern.split('/').any(|part| part == "..") => {
                 error.hint("sources are relative to the root of the context and can't leave it")
             }

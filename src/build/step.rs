@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dockerfile;
 use crate::dockerfile::ast::{Dockerfile, Instruction};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quote};
 use crate::event::{Event, Outcome, Sink, next_id};
 use crate::oci::{Descriptor, DiffId, Digest, Hasher, ImagePath, media_type};
 use crate::rootfs::meta::{Kind, Meta, Mtime};
@@ -70,6 +70,9 @@ impl<'a> Engine<'a> {
     /// Executes all stages of the plan and gives the last one's state.
     pub fn execute(&mut self) -> Result<State> {
         let plan = self.plan;
+        for instruction in plan.stages.iter().flat_map(|stage| &stage.instructions) {
+            resolve::check_supported(instruction).map_err(|e| locate(self.file, e, instruction))?;
+        }
         let mut last = None;
         for stage in &plan.stages {
             let state = self.stage(stage)?;
@@ -134,10 +137,12 @@ impl<'a> Engine<'a> {
 
     fn triggers(&self, stage: &Stage<'_>, triggers: &[String]) -> Result<Vec<Dockerfile>> {
         let parse = |trigger: &String| {
-            dockerfile::parse_fragment("ONBUILD trigger of the base image", trigger.as_bytes())
-                .map_err(|e| locate(self.file, e, stage.from))
+            let file = dockerfile::parse_fragment("ONBUILD trigger of the base image", trigger.as_bytes())?;
+            file.instructions.iter().try_for_each(resolve::check_supported)?;
+            Ok(file)
         };
-        triggers.iter().map(parse).collect()
+        let parsed: Result<Vec<Dockerfile>> = triggers.iter().map(parse).collect();
+        parsed.map_err(|e| locate(self.file, e, stage.from))
     }
 
     fn step(&mut self, stage: &Stage<'_>, state: &mut State, instruction: &Instruction, (number, total): (usize, usize)) -> Result<()> {
@@ -147,7 +152,7 @@ impl<'a> Engine<'a> {
         let result = self.act(stage, state, instruction, id);
         let outcome = *result.as_ref().unwrap_or(&Outcome::Failed);
         self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed() });
-        result.map(drop).map_err(|e| if e.place().is_none() { locate(self.file, e, instruction) } else { e })
+        result.map(drop).map_err(|e| locate(self.file, e, instruction))
     }
 
     fn act(&mut self, stage: &Stage<'_>, state: &mut State, instruction: &Instruction, id: u64) -> Result<Outcome> {
@@ -195,8 +200,10 @@ impl<'a> Engine<'a> {
                 user => Accounts::of(&view)?.identity(user)?,
             };
             let target = view.resolve(&ImagePath::clean(path), Follow::Last)?;
-            if view.lookup(&target)?.is_some() {
-                return Ok(None);
+            match view.lookup(&target)? {
+                Some(node) if node.meta.kind == Kind::Directory => return Ok(None),
+                Some(_) => return Err(Error::input(format!("{} is not a directory in the image", quote(path)))),
+                None => {}
             }
             let draft = engine.store.draft()?;
             let mut writer = LayerWriter::create(draft.path(), view)?;
@@ -257,7 +264,7 @@ impl<'a> Engine<'a> {
             None => self.image(from, stage)?.config.rootfs.diff_ids,
         };
         let view = View::new(self.store.stack(&stack)?);
-        let source = Source { view: &view, ignore: None, name: crate::error::quote(from) };
+        let source = Source { view: &view, ignore: None, name: quote(from) };
         let selection = source.select(&copy.sources)?;
         let digest = self.content_of_image(&stack, &view, &selection, &copy.sources)?;
         Ok((Some(view), selection, digest))

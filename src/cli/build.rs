@@ -58,6 +58,7 @@ pub struct Arguments {
 pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
     let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
     let printer = Printer::new(progress);
+    arguments.tag.iter().try_for_each(super::tag::check_name)?;
     let store = environment.store()?;
     let request = request(&arguments, environment, &store)?;
     let client = arguments.registry.client(environment);
@@ -86,7 +87,11 @@ fn request(arguments: &Arguments, environment: &Environment, store: &crate::stor
     } else {
         let context = context.as_deref().unwrap_or(Path::new("."));
         let path = find_dockerfile(context, arguments.file.as_deref())?;
-        let source = read_dockerfile(&path)?;
+        // With `-f <(generate)` a FIFO is as good as a file; in a context it would wait for ever.
+        if arguments.file.is_none() && !path.is_file() {
+            return Err(Error::input(format!("{} is not a regular file", quote_path(&path))));
+        }
+        let source = build::read_text(&path)?;
         (path.display().to_string(), source, Some(path))
     };
     let ignore = match &context {
@@ -128,11 +133,6 @@ fn find_dockerfile(context: &Path, file: Option<&Path>) -> Result<PathBuf> {
     }
     Err(Error::input(format!("there is no Dockerfile in {}", quote_path(context)))
         .hint("name it with `-f FILE`, or `-f -` for standard input"))
-}
-
-fn read_dockerfile(path: &Path) -> Result<Vec<u8>> {
-    // A FIFO (`-f <(generate)`) is as good as a file.
-    std::fs::read(path).map_err(|e| Error::io("read", path, e))
 }
 
 fn read_stdin() -> Result<Vec<u8>> {

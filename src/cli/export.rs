@@ -14,7 +14,7 @@ pub struct Arguments {
     #[arg(value_name = "IMAGE")]
     image: String,
     /// File to write, `-` for standard output
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
     /// Compression [default: by the file's suffix, else none]
     #[arg(long, value_enum)]

@@ -20,6 +20,7 @@ pub struct Arguments {
 }
 
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
+    super::tag::check_name(&arguments.name)?;
     let printer = Printer::new(if arguments.quiet { Progress::Quiet } else { Progress::Auto });
     let store = environment.store()?;
     let search = environment.variable("PATH").unwrap_or(crate::build::DEFAULT_PATH);

@@ -31,7 +31,7 @@ use environment::Environment;
 
 /// Build, store, run and ship OCI container images without root, daemon or subuid.
 #[derive(Parser)]
-#[command(name = "rootling", version, propagate_version = true, max_term_width = 120, disable_help_subcommand = true)]
+#[command(name = "rootling", version, propagate_version = true, max_term_width = 120)]
 struct Cli {
     /// Storage directory; else $ROOTLING_STORAGE, else /var/tmp/$USER.rootling
     #[arg(long, short = 's', global = true, value_name = "DIR")]

@@ -44,6 +44,9 @@ fn format_error(error: &Error) -> String {
     text
 }
 
+/// How much of a step's instruction is shown.
+const LONGEST_STEP: usize = 300;
+
 /// How much of a long line is shown around the carets.
 const SNIPPET_WIDTH: usize = 120;
 
@@ -242,8 +245,8 @@ impl Sink for Printer {
             Event::Note(text) => self.line(text),
             Event::StepStarted { id, stage, number, total, text } => {
                 let name = if stage.is_empty() { format!("{number}/{total}") } else { format!("{stage} {number}/{total}") };
-                let first = text.lines().next().unwrap_or_default();
-                let more = if text.lines().count() > 1 { " …" } else { "" };
+                let first: String = text.lines().next().unwrap_or_default().chars().take(LONGEST_STEP).collect();
+                let more = if first.len() < text.trim_end().len() { " …" } else { "" };
                 self.line(&format!("{CYAN}[{name}]{CYAN:#} {first}{more}"));
                 state.steps.insert(id, StepLine { name, partial: Vec::new() });
                 state.last = Some(id);

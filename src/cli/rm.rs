@@ -49,12 +49,14 @@ fn remove(store: &Store, name: &str) -> Result<()> {
     if let Ok(reference) = name.parse::<Reference>()
         && store.remove_image(&reference)?
     {
+        render::result(&format!("removed {}", reference.familiar()));
         return Ok(());
     }
     let found = store.find_image(name)?;
     let same = |record: &ImageRecord| record.config == found.config;
     for record in store.images()?.into_iter().filter(same) {
         store.remove_image(&record.reference)?;
+        render::result(&format!("removed {}", record.reference.familiar()));
     }
     Ok(())
 }

@@ -20,18 +20,25 @@ use crate::store::{Store, WorkspaceKind};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Name or ID of an image, or a directory with a root file system (with a `/` in it)
-    #[arg(value_name = "IMAGE")]
-    image: String,
-    /// Command and arguments instead of the image's CMD
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    /// Name or ID of an image, or a directory with a root file system (with a `/` in it); then command and arguments
+    /// instead of the image's CMD. All after IMAGE is the command's, options too; a `--` between them is dropped
+    #[arg(value_name = "IMAGE [-- COMMAND", trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    words: Vec<String>,
     /// Let the image be written to; changes are discarded
     #[arg(long, short)]
     write: bool,
     /// Bind a directory or file of this machine
-    #[arg(long, short, value_name = "SRC[:DST[:ro]]")]
+    #[arg(long, short, visible_alias = "volume", visible_short_alias = 'v', value_name = "SRC[:DST[:ro]]")]
     bind: Vec<String>,
+    /// Accepted for docker's sake: nothing is kept of a container anyway
+    #[arg(long, hide = true)]
+    rm: bool,
+    /// Accepted for docker's sake: standard input and the terminal are always the command's
+    #[arg(short = 'i', long, hide = true)]
+    interactive: bool,
+    /// Accepted for docker's sake, as above
+    #[arg(short = 't', long, hide = true)]
+    tty: bool,
     /// Set a variable; without value it is taken from the environment
     #[arg(long, short, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -56,6 +63,19 @@ pub struct Arguments {
     /// Host name to have [default: the machine's]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
+}
+
+impl Arguments {
+    fn image(&self) -> &str {
+        &self.words[0]
+    }
+
+    fn command(&self) -> &[String] {
+        match &self.words[1..] {
+            [dashes, command @ ..] if dashes == "--" => command,
+            command => command,
+        }
+    }
 }
 
 /// How a process is root.
@@ -105,6 +125,8 @@ struct Target {
 }
 
 pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
+    // Docker's habits that mean nothing here.
+    let _ = (arguments.rm, arguments.interactive, arguments.tty);
     let target = target(&arguments, environment)?;
     let argv = argv(&arguments, &target.config)?;
     let identity = identity(&arguments, &target)?;
@@ -161,8 +183,8 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
 }
 
 fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
-    let path = Path::new(&arguments.image);
-    if arguments.image.contains('/') && path.is_dir() {
+    let path = Path::new(arguments.image());
+    if arguments.image().contains('/') && path.is_dir() {
         let path = std::fs::canonicalize(path).map_err(|e| Error::io("open", path, e))?;
         let layer = LayerDir { fs: path.clone(), record: Arc::new(Record::default()) };
         let root = if arguments.write {
@@ -172,8 +194,12 @@ fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
         };
         return Ok(Target { config: Config::default(), view: View::new(vec![layer]), root, store: None });
     }
+    if arguments.image().starts_with(['/', '.']) {
+        let error = Error::input(format!("{} is not a directory", quote(arguments.image())));
+        return Err(error.hint("to run an image, name it; to run a tree, give its root directory"));
+    }
     let store = environment.store()?;
-    let image = store.load_image(&store.find_image(&arguments.image)?)?;
+    let image = store.load_image(&store.find_image(arguments.image())?)?;
     let stack = &image.config.rootfs.diff_ids;
     let (view, root) = root(&store, environment, stack, arguments)?;
     Ok(Target { config: image.config.config, view, root, store: Some(store) })
@@ -203,15 +229,15 @@ fn argv(arguments: &Arguments, config: &Config) -> Result<Vec<String>> {
         Some(entrypoint) => vec![entrypoint.clone()],
         None => config.entrypoint.clone().unwrap_or_default(),
     };
-    if !arguments.command.is_empty() {
-        argv.extend(arguments.command.iter().cloned());
+    if !arguments.command().is_empty() {
+        argv.extend(arguments.command().iter().cloned());
     } else if arguments.entrypoint.is_none() {
         argv.extend(config.cmd.clone().unwrap_or_default());
     }
     if argv.is_empty() {
         let error =
-            Error::input(format!("no command to run in {}", quote(&arguments.image))).cause("the image has neither ENTRYPOINT nor CMD");
-        return Err(error.hint(format!("give one: `rootling run {} -- COMMAND`", arguments.image)));
+            Error::input(format!("no command to run in {}", quote(arguments.image()))).cause("the image has neither ENTRYPOINT nor CMD");
+        return Err(error.hint(format!("give one: `rootling run {} -- COMMAND`", arguments.image())));
     }
     Ok(argv)
 }

@@ -35,7 +35,7 @@ pub enum WorkspaceKind {
 pub enum WorkspaceRoot {
     /// Directories for an overlay mount with `userxattr`.
     Overlay {
-        /// Read-only directories, top first. Empty for an empty stack.
+        /// Read-only directories, top first; at least one.
         lowers: Vec<PathBuf>,
         /// Takes what is written.
         upper: PathBuf,
@@ -97,12 +97,18 @@ impl Store {
             std::fs::create_dir(made).doing("create directory", made)?;
         }
         let root = view.lookup(&ImagePath::root())?;
-        if let Some(root) = &root {
+        if let Some(layer) = root.as_ref().and_then(|root| view.layers().get(root.layer)) {
             // The upper's root hides those below.
-            copy_attributes(&view.layers()[root.layer].fs, &upper)?;
+            copy_attributes(&layer.fs, &upper)?;
         }
         let mended = mend(view, &path("mended"))?;
-        let lowers = mended.into_iter().chain(view.layers().iter().rev().map(|layer| layer.fs.clone())).collect();
+        let mut lowers: Vec<PathBuf> = mended.into_iter().chain(view.layers().iter().rev().map(|layer| layer.fs.clone())).collect();
+        if lowers.is_empty() {
+            // An overlay needs a lower; the empty stack has an empty one.
+            let empty = path("empty");
+            std::fs::create_dir(&empty).doing("create directory", &empty)?;
+            lowers.push(empty);
+        }
         let state = State::Overlay { draft, base_root: root.map(|node| node.meta) };
         let root = WorkspaceRoot::Overlay { lowers, upper, work, merged };
         Ok(Workspace { store: self.clone(), stack: stack.to_vec(), root, state, directory })

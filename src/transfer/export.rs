@@ -2,7 +2,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use crate::error::{Error, IoContext as _, Result, from_io, quote_path};
 use crate::rootfs::compress::{Compression, compressor};
@@ -46,11 +49,20 @@ fn write<W: Write>(view: &View, out: W, compression: Compression, level: Option<
     out.into_inner().map_err(|e| from_io(failed, e.into_error()))
 }
 
-/// A file beside its later place; dropped, it is gone.
+/// A file on its way to its place; dropped, it is gone. Where the file system can, it has no name before it is whole, so that not even
+/// SIGKILL leaves anything.
 struct Draft {
     file: File,
     path: PathBuf,
-    placed: bool,
+    name: Name,
+}
+
+/// Whether `path` exists yet.
+#[derive(PartialEq, Eq)]
+enum Name {
+    None,
+    Given,
+    Placed,
 }
 
 impl Draft {
@@ -60,20 +72,30 @@ impl Draft {
         draft.push(name);
         draft.push(format!(".{}", std::process::id()));
         let path = output.with_file_name(draft);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).doing("create", &path)?;
-        Ok(Self { file, path, placed: false })
+        let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let unnamed = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        if let Ok(file) = rustix::fs::open(directory, unnamed, Mode::from_raw_mode(0o666)) {
+            return Ok(Self { file: File::from(file), path, name: Name::None });
+        }
+        let file = OpenOptions::new().write(true).create_new(true).open(&path).doing("create", output)?;
+        Ok(Self { file, path, name: Name::Given })
     }
 
     fn commit(mut self, output: &Path) -> Result<()> {
+        if self.name == Name::None {
+            let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            rustix::fs::linkat(CWD, file, CWD, &self.path, AtFlags::SYMLINK_FOLLOW).doing("write", output)?;
+            self.name = Name::Given;
+        }
         std::fs::rename(&self.path, output).doing("write", output)?;
-        self.placed = true;
+        self.name = Name::Placed;
         Ok(())
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.placed {
+        if self.name == Name::Given {
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -70,7 +70,11 @@ fn import(
     let mut config = ImageConfig::scratch(&platform);
     config.config.env.push(SEARCH_PATH.into());
     config.rootfs.diff_ids.push(unpacked.diff_id);
-    config.history.push(History { created_by: Some(format!("rootling import {source}")), ..History::default() });
+    // The source's own time, so that importing it again gives the same image.
+    let modified = std::fs::metadata(source).and_then(|found| found.modified()).unwrap_or_else(|_| std::time::SystemTime::now());
+    config.created = jiff::Timestamp::try_from(modified).ok().map(|time| time.to_string());
+    let created_by = Some(format!("rootling import {source}"));
+    config.history.push(History { created: config.created.clone(), created_by, ..History::default() });
     let bytes = config.to_bytes();
     let descriptor = Descriptor::new(media_type::OCI_CONFIG, store.put_blob(&bytes)?, bytes.len() as u64);
     let layer = Descriptor::new(media_type::OCI_LAYER, unpacked.diff_id.0, unpacked.size);
