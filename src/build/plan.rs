@@ -17,6 +17,8 @@ use super::scope::platform_arguments;
 pub struct Plan<'a> {
     /// The needed stages; each stands on earlier ones only. The last is the target.
     pub stages: Vec<Stage<'a>>,
+    /// The names of all stages, needed or not, for hints.
+    pub names: Vec<String>,
     /// Values of the global arguments after `--build-arg`.
     pub globals: BTreeMap<String, String>,
     /// `--build-arg` names that nothing in the file declares.
@@ -94,10 +96,11 @@ pub fn plan<'a>(file: &'a Dockerfile, options: &Options<'_>) -> Result<Plan<'a>>
     if stages.len() == 1 {
         stages[0].name.clear();
     }
+    let names = stages.iter().map(|stage| stage.name.clone()).collect();
     // File order is a valid order: a stage refers to earlier ones only.
     stages.retain(|stage| needed.contains(&stage.index));
     stages.sort_by_key(|stage| (stage.index == target, stage.index));
-    Ok(Plan { stages, globals, unused_arguments })
+    Ok(Plan { stages, names, globals, unused_arguments })
 }
 
 fn is_known(name: &str, globals: &BTreeMap<String, String>) -> bool {

@@ -131,8 +131,7 @@ impl<'a> Engine<'a> {
     }
 
     fn image(&self, name: &str, stage: &Stage<'_>) -> Result<crate::store::Image> {
-        let stages: Vec<String> = self.plan.stages.iter().map(|s| s.name.clone()).collect();
-        base::find(self.store, self.client, self.request, name, &stage.platform, &stages, self.sink)
+        base::find(self.store, self.client, self.request, name, &stage.platform, &self.plan.names, self.sink)
     }
 
     fn triggers(&self, stage: &Stage<'_>, triggers: &[String]) -> Result<Vec<Dockerfile>> {
