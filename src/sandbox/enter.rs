@@ -39,6 +39,20 @@ pub fn reenter(emulator: &dyn Emulator) -> Option<i32> {
     Some(if send(&control, &report) { 0 } else { 125 })
 }
 
+/// Does the sandbox's work in a child that was forked and has entered its namespaces; returns its exit code.
+pub(super) fn continue_in_child(run: Run<'_>, control: OwnedFd) -> i32 {
+    process::close_on_exec_from_3();
+    let control = File::from(control);
+    let report = run_command(run, &control, &()).unwrap_or_else(|error| Report::Failed(Failure::from(&error)));
+    if send(&control, &report) { 0 } else { 125 }
+}
+
+/// Says why the namespaces could not be entered; returns the exit code.
+pub(super) fn refuse(error: &Error, control: OwnedFd) -> i32 {
+    send(&File::from(control), &Report::Failed(Failure::from(error)));
+    125
+}
+
 /// Sends the report; the caller may be gone.
 fn send(mut control: &File, report: &Report) -> bool {
     serde_json::to_vec(report).is_ok_and(|bytes| control.write_all(&bytes).is_ok())

@@ -11,13 +11,13 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
-use super::enter::{NAME, processes, write_request};
+use super::enter::{self, NAME, processes, write_request};
 use super::explain;
 use super::spec::{IdMap, Namespace, Network, Spec};
 use super::status::{Exit, Status};
 use super::wire::{CONTROL_FD, Ended, Hardening, Processes, REQUEST_FD, Report, Request, Run};
 use crate::error::{Error, IoContext, Result};
-use crate::sys::namespace::{Launch, LaunchStep, Namespaces, attempt, launch};
+use crate::sys::namespace::{Launch, LaunchStep, Namespaces, attempt, fork, launch};
 use crate::sys::process::Forwarding;
 
 /// What the command gets as standard input, output and error.
@@ -188,6 +188,13 @@ pub fn spawn(spec: &Spec, io: Stdio) -> Result<Running> {
         run.without_pid_namespace("the surrounding container hides parts of /proc, so this kernel refuses a fresh one");
     }
     let mut namespaces = wanted(spec, run.processes);
+    let plain = Namespaces::USER.with(Namespaces::MOUNT);
+    if run.processes == Processes::Loose && namespaces == plain && streams.theirs.is_empty() {
+        // Nothing that could be refused and left out, nobody to watch: the quick way, unless this process has threads.
+        if let Some(sandbox) = fork_sandbox(&run, namespaces)? {
+            return Ok(Running { stdin, stdout, stderr, sandbox });
+        }
+    }
     loop {
         let started = start(&Request::Run(Box::new(run.clone())), run.processes, spec.id_map, namespaces, &streams.theirs);
         match started {
@@ -198,6 +205,33 @@ pub fn spawn(spec: &Spec, io: Stdio) -> Result<Running> {
             },
             Err((step, cause)) => return Err(explain::launch(step, &cause, namespaces)),
         }
+    }
+}
+
+/// Continues in a forked child; `None` if this process can't.
+fn fork_sandbox(run: &Run<'_>, namespaces: Namespaces) -> Result<Option<Sandbox>> {
+    let failed = |e: std::io::Error| Error::os("can't start the sandbox process", e);
+    let (ours, theirs) =
+        socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).map_err(|errno| failed(errno.into()))?;
+    let id_map = run.spec.id_map;
+    let (mut ours, mut theirs) = (Some(ours), Some(theirs));
+    let pid = fork(namespaces, id_map.inside_uid, id_map.inside_gid, |entered| {
+        // The caller's end must close when the caller ends.
+        drop(ours.take());
+        let Some(control) = theirs.take() else { return 125 };
+        match entered {
+            Ok(()) => enter::continue_in_child(run.clone(), control),
+            Err((step, cause)) => enter::refuse(&explain::launch(step, &cause, namespaces), control),
+        }
+    });
+    match (pid, ours) {
+        (Ok(pid), Some(ours)) => {
+            let state = State::Running(run.processes);
+            Ok(Some(Sandbox { pid: Pid::from_raw(pid.cast_signed()), control: File::from(ours), state }))
+        }
+        (Err(e), _) if e.raw_os_error() == Some(libc::EBUSY) => Ok(None),
+        (Err(e), _) => Err(failed(e)),
+        (Ok(_), None) => Ok(None),
     }
 }
 

@@ -128,6 +128,45 @@ pub fn launch(launch: &Launch<'_>) -> Result<u32, (LaunchStep, io::Error)> {
     Err((child.failed, io::Error::from_raw_os_error(child.errno)))
 }
 
+/// Continues in a child process with new namespaces, without executing anything: half the time of [`launch`]. The child ends with what
+/// `child` returns; it is told whether the namespaces could be entered.
+///
+/// # Errors
+/// `EBUSY` if this process has several threads (only one would exist in the child, and none may enter a user namespace), those of fork(2).
+pub fn fork(
+    namespaces: Namespaces,
+    inside_uid: u32,
+    inside_gid: u32,
+    child: impl FnOnce(Result<(), (LaunchStep, io::Error)>) -> i32,
+) -> io::Result<u32> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    // SAFETY: there is no other thread whose locks the child could find taken.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            let code = child(enter(namespaces, (inside_uid, uid), (inside_gid, gid)));
+            // SAFETY: ends this process without the destructors of what the parent still owns.
+            unsafe { libc::_exit(code) }
+        }
+        pid => Ok(pid.unsigned_abs()),
+    }
+}
+
+/// Enters new namespaces, with one user and one group mapped: (inside, outside).
+fn enter(namespaces: Namespaces, uid: (u32, u32), gid: (u32, u32)) -> Result<(), (LaunchStep, io::Error)> {
+    // SAFETY: unshare(2) with flags only.
+    if unsafe { libc::unshare(namespaces.0) } < 0 {
+        return Err((LaunchStep::Clone, io::Error::last_os_error()));
+    }
+    let map = |path: &str, text: String| std::fs::write(path, text).map_err(|e| (LaunchStep::Map, e));
+    map("/proc/self/setgroups", "deny".into())?;
+    map("/proc/self/uid_map", format!("{} {} 1\n", uid.0, uid.1))?;
+    map("/proc/self/gid_map", format!("{} {} 1\n", gid.0, gid.1))
+}
+
 /// Whether these namespaces can be made at all: a child is cloned into them and ends at once.
 ///
 /// # Errors

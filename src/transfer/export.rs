@@ -25,8 +25,7 @@ pub fn export(view: &View, output: &Path, compression: Compression, level: Optio
         return write(view, file, compression, level).map(drop);
     }
     let draft = Draft::create(output)?;
-    let file = write(view, &draft.file, compression, level).map_err(|e| e.context(format!("can't write {}", quote_path(output))))?;
-    file.sync_all().doing("write", output)?;
+    write(view, &draft.file, compression, level).map_err(|e| e.context(format!("can't write {}", quote_path(output))))?;
     draft.commit(output)
 }
 
