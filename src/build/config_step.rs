@@ -183,10 +183,10 @@ fn ports_of(text: &str) -> Result<Vec<String>> {
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
 
-/// Accepts a number from 1 to 64 or a signal's name, with or without SIG.
+/// Accepts a number or a signal's name, with or without SIG.
 fn check_signal(signal: &str) -> Result<()> {
     let known = match signal.parse::<u32>() {
-        Ok(number) => (1..=64).contains(&number),
+        Ok(number) => number > 0,
         Err(_) => {
             let name = signal.to_uppercase();
             let name = name.strip_prefix("SIG").unwrap_or(&name);
@@ -199,7 +199,7 @@ fn check_signal(signal: &str) -> Result<()> {
     if known {
         Ok(())
     } else {
-        Err(Error::input(format!("unknown signal {}", quote(signal))).hint("give a name such as SIGTERM, or a number from 1 to 64"))
+        Err(Error::input(format!("unknown signal {}", quote(signal))).hint("give a name such as SIGTERM, or a number"))
     }
 }
 
@@ -227,7 +227,7 @@ mod tests {
         for signal in ["SIGTERM", "term", "9", "SIGRTMIN+3", "64"] {
             assert!(check_signal(signal).is_ok(), "{signal}");
         }
-        for signal in ["SIGFOO", "0", "65", ""] {
+        for signal in ["SIGFOO", "0", "-1", ""] {
             assert!(check_signal(signal).is_err(), "{signal}");
         }
     }

@@ -87,6 +87,8 @@ pub fn copy(writer: &mut LayerWriter, request: &Request<'_>) -> Result<()> {
         if request.archives == Archives::Unpack && item.node.meta.kind == Kind::File && copier.unpack(item)? {
             continue;
         }
+        // Links are kept within what one match copies (BuildKit).
+        copier.links.clear();
         copier.item(item, single)?;
     }
     Ok(())
@@ -106,7 +108,12 @@ impl Copier<'_, '_> {
         let exists_as_directory = existing.as_ref().is_some_and(|node| node.meta.kind == Kind::Directory);
         let as_directory = self.request.destination.directory || exists_as_directory;
         if item.node.meta.kind != Kind::Directory {
-            if as_directory || !single {
+            if !as_directory && !single {
+                return Err(
+                    Error::input("several files match, but the destination is not a directory").hint("end the destination with `/`")
+                );
+            }
+            if as_directory {
                 self.make_dirs(&target)?;
                 return self.put(&target.child(&item.name), &item.node);
             }
@@ -131,10 +138,15 @@ impl Copier<'_, '_> {
             };
             let mut place = base.child(path.name().unwrap_or_default());
             if node.meta.kind == Kind::Directory {
-                if self.writer.view().lookup(&place)?.is_some_and(|there| there.meta.kind == Kind::Symlink) {
+                let linked = self.writer.view().lookup(&place)?.is_some_and(|there| there.meta.kind == Kind::Symlink);
+                if linked {
                     place = self.writer.view().resolve(&place, Follow::Last)?;
                 }
                 moved.insert(path.clone(), place.clone());
+                // What a link of the image leads to was not named; it keeps its owner and mode.
+                if linked && self.writer.view().lookup(&place)?.is_some_and(|there| there.meta.kind == Kind::Directory) {
+                    continue;
+                }
             }
             self.put(&place, node)?;
         }

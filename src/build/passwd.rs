@@ -13,7 +13,7 @@ pub struct Identity {
     pub uid: u32,
     /// Primary group ID.
     pub gid: u32,
-    /// Supplementary groups, without the primary one.
+    /// Supplementary groups: the primary one first, as container engines have it (CVE-2022-36109), then the user's others.
     pub groups: Vec<u32>,
     /// Home directory; `/` if the image does not say.
     pub home: String,
@@ -95,10 +95,10 @@ impl Accounts {
             None => entry.map_or(0, |e| e.gid),
         };
         // As runc does, an explicit group takes the place of all the user's own.
-        let groups = match (entry, group) {
-            (Some(entry), None) => self.groups.iter().filter(|g| g.gid != gid && g.members.contains(&entry.name)).map(|g| g.gid).collect(),
-            _ => Vec::new(),
-        };
+        let mut groups = vec![gid];
+        if let (Some(entry), None) = (entry, group) {
+            groups.extend(self.groups.iter().filter(|g| g.gid != gid && g.members.contains(&entry.name)).map(|g| g.gid));
+        }
         let home = entry.map(|e| e.home.clone()).filter(|h| !h.is_empty()).unwrap_or_else(|| "/".into());
         Ok(Identity { uid, gid, groups, home })
     }
@@ -164,13 +164,13 @@ mod tests {
     #[test]
     fn identities() {
         for (user, uid, gid, groups, home) in [
-            ("", 0, 0, &[][..], "/root"),
-            ("app", 1000, 1001, &[4, 33], "/home/app"),
-            ("1000", 1000, 1001, &[4, 33], "/home/app"),
-            ("app:www", 1000, 33, &[], "/home/app"),
-            ("4711", 4711, 0, &[], "/"),
-            ("4711:12", 4711, 12, &[], "/"),
-            ("nohome", 7, 7, &[], "/"),
+            ("", 0, 0, &[0][..], "/root"),
+            ("app", 1000, 1001, &[1001, 4, 33], "/home/app"),
+            ("1000", 1000, 1001, &[1001, 4, 33], "/home/app"),
+            ("app:www", 1000, 33, &[33], "/home/app"),
+            ("4711", 4711, 0, &[0], "/"),
+            ("4711:12", 4711, 12, &[12], "/"),
+            ("nohome", 7, 7, &[7], "/"),
         ] {
             let expected = Identity { uid, gid, groups: groups.to_vec(), home: home.into() };
             assert_eq!(accounts().identity(user).unwrap(), expected, "{user}");

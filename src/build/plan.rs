@@ -136,15 +136,10 @@ fn start_stage<'a>(
     };
     let index = stages.len();
     let name = from.name.as_deref();
-    if let Some(name) = name
-        && stages.iter().any(|stage| stage.name.eq_ignore_ascii_case(name))
-    {
-        return Err(error_at(file, instruction, format!("two stages are named {}", quote(name))).hint("give one of them another name"));
-    }
     let base = match image.as_str() {
         "scratch" => Base::Scratch,
         // Only names count here, not numbers: `FROM 0` would be an image.
-        _ => match stages.iter().find(|stage| stage.name.eq_ignore_ascii_case(&image)) {
+        _ => match stages.iter().rfind(|stage| stage.name.eq_ignore_ascii_case(&image)) {
             Some(stage) => Base::Stage(stage.index),
             None => Base::Image(image),
         },
@@ -178,9 +173,9 @@ fn set_globals(
     Ok(())
 }
 
-/// A stage by name or number, as `--target` and `--from` give it.
+/// A stage by name or number, as `--target` and `--from` give it. Of two with one name the later counts (BuildKit).
 pub fn find_stage(stages: &[Stage<'_>], name: &str) -> Option<usize> {
-    if let Some(stage) = stages.iter().find(|stage| stage.name.eq_ignore_ascii_case(name)) {
+    if let Some(stage) = stages.iter().rfind(|stage| !name.is_empty() && stage.name.eq_ignore_ascii_case(name)) {
         return Some(stage.index);
     }
     let number: usize = name.parse().ok()?;
@@ -208,7 +203,16 @@ fn needed_stages(file: &Dockerfile, stages: &[Stage<'_>], target: usize) -> Resu
         if let Base::Stage(base) = stage.base {
             todo.push(base);
         }
-        for instruction in &stage.instructions {
+        // What the base stage left as triggers is executed here too.
+        let base = match stage.base {
+            Base::Stage(base) => stages[base].instructions.as_slice(),
+            _ => &[],
+        };
+        let triggers = base.iter().filter_map(|instruction| match &instruction.kind {
+            Kind::Onbuild(onbuild) => Some(&*onbuild.instruction),
+            _ => None,
+        });
+        for instruction in stage.instructions.iter().copied().chain(triggers) {
             for name in sources(&instruction.kind) {
                 if let Some(source) = source_stage(file, instruction, name, stages, index)? {
                     todo.push(source);
@@ -222,7 +226,7 @@ fn needed_stages(file: &Dockerfile, stages: &[Stage<'_>], target: usize) -> Resu
 /// The stages and images an instruction reads from.
 fn sources(kind: &Kind) -> Vec<&str> {
     match kind {
-        Kind::Copy(copy) => copy.from.as_deref().into_iter().collect(),
+        Kind::Copy(copy) => copy.from.as_deref().filter(|from| !from.is_empty()).into_iter().collect(),
         _ => Vec::new(),
     }
 }

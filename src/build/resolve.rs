@@ -93,15 +93,10 @@ impl Resolver<'_> {
             Kind::Add(add) => return self.add(add),
             Kind::Workdir(path) => {
                 let path = self.word(path)?;
-                if path.is_empty() {
-                    return Err(Error::input("WORKDIR names no directory after its variables are replaced"));
-                }
                 let path = ImagePath::clean(&self.state.config.config.working_dir).resolve(&path);
                 return Ok(Action::Workdir(path.to_string()));
             }
-            Kind::Arg(arguments) => {
-                Change::Arg(arguments.iter().map(|(name, default)| self.argument(name, default.as_deref())).collect::<Result<_>>()?)
-            }
+            Kind::Arg(arguments) => Change::Arg(self.arguments(arguments)?),
             Kind::Env(pairs) => Change::Env(self.pairs(pairs)?),
             Kind::Label(pairs) => Change::Label(self.pairs(pairs)?),
             Kind::User(user) => Change::User(self.word(user)?),
@@ -124,14 +119,23 @@ impl Resolver<'_> {
         Ok(Action::Config(change))
     }
 
-    /// `--build-arg`, else the default, else the global argument of that name.
-    fn argument(&self, name: &str, default: Option<&str>) -> Result<(String, Option<String>)> {
-        let value = match (self.arguments.get(name), default) {
-            (Some(given), _) => Some(given.clone()),
-            (None, Some(default)) => Some(self.word(default)?),
-            (None, None) => self.globals.get(name).cloned(),
-        };
-        Ok((name.to_owned(), value))
+    /// `--build-arg`, else the default, else the global argument of that name. Each sees those before it in the same instruction.
+    fn arguments(&self, arguments: &[(String, Option<String>)]) -> Result<Vec<(String, Option<String>)>> {
+        let mut scope = self.state.scope.clone();
+        let mut resolved = Vec::new();
+        for (name, default) in arguments {
+            let value = match (self.arguments.get(name), default) {
+                (Some(given), _) => Some(given.clone()),
+                (None, Some(default)) => {
+                    let lookup = |name: &str| scope.get(name).map(str::to_owned);
+                    Some(expand(default, self.file.escape, &lookup, Mode::Word)?.text)
+                }
+                (None, None) => self.globals.get(name).cloned(),
+            };
+            scope.set_arg(name, value.as_deref());
+            resolved.push((name.clone(), value));
+        }
+        Ok(resolved)
     }
 
     fn run(&self, run: &ast::Run) -> Result<Action> {
@@ -163,7 +167,8 @@ impl Resolver<'_> {
                 Error::input("`--from` can't have variables").hint(format!("add a stage `FROM {from} AS NAME` above and copy from NAME"))
             );
         }
-        self.transfer(&copy.transfer, copy.from.clone(), Archives::Copy)
+        // An empty name is the context (BuildKit).
+        self.transfer(&copy.transfer, copy.from.clone().filter(|from| !from.is_empty()), Archives::Copy)
     }
 
     fn add(&self, add: &ast::Add) -> Result<Action> {

@@ -51,6 +51,9 @@ impl State {
     pub fn on_image(mut config: ImageConfig, layers: Vec<StateLayer>) -> Self {
         config.created = None;
         config.rootfs.diff_ids.clear();
+        if config.config.env("PATH").is_none() {
+            config.config.set_env("PATH", DEFAULT_PATH);
+        }
         Self::on(config, layers)
     }
 

@@ -194,10 +194,9 @@ impl<'a> Engine<'a> {
         key.field(path).field(&state.config.config.user);
         self.cached(key.finish(), |engine| {
             let view = View::new(engine.store.stack(&state.stack())?);
-            let identity = match state.config.config.user.as_str() {
-                "" => Default::default(),
-                user => Accounts::of(&view)?.identity(user)?,
-            };
+            // A directory can be made for somebody whom the image does not know yet; running as them can't (BuildKit).
+            let user = state.config.config.user.as_str();
+            let (uid, gid) = if user.is_empty() { (0, 0) } else { Accounts::of(&view)?.owner(user).unwrap_or_default() };
             let target = view.resolve(&ImagePath::clean(path), Follow::Last)?;
             match view.lookup(&target)? {
                 Some(node) if node.meta.kind == Kind::Directory => return Ok(None),
@@ -206,7 +205,7 @@ impl<'a> Engine<'a> {
             }
             let draft = engine.store.draft()?;
             let mut writer = LayerWriter::create(draft.path(), view)?;
-            writer.make_dirs(&target, 0o755, identity.uid, identity.gid, None)?;
+            writer.make_dirs(&target, 0o755, uid, gid, None)?;
             writer.finish()?;
             draft.commit_packed().map(Some)
         })
@@ -259,7 +258,11 @@ impl<'a> Engine<'a> {
             return Ok((Some(view), selection, digest));
         };
         let stack = match find_stage(&self.plan.stages, from) {
-            Some(index) => self.stages[&index].stack(),
+            Some(index) => match self.stages.get(&index) {
+                Some(state) => state.stack(),
+                None => return Err(Error::input(format!("stage {} is not built before this one", quote(from)))),
+            },
+            None if from == "scratch" => Vec::new(),
             None => self.image(from, stage)?.config.rootfs.diff_ids,
         };
         let view = View::new(self.store.stack(&stack)?);
