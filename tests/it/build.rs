@@ -144,3 +144,35 @@ fn network_installs_on_plain_debian() {
         "the cluster is not postgres'"
     );
 }
+
+/// What comparisons and strangers found, one Dockerfile and one command's output each.
+#[test]
+fn found_by_strangers() {
+    let rig = Rig::with_base();
+    rig.write("context/a.txt", "a\n");
+    for (name, dockerfile, command, expected) in [
+        ("empty-from", "FROM base\nCOPY --from= a.txt /x\n", "cat /x", "a\n"),
+        (
+            "trigger-from-stage",
+            "FROM base AS src\nRUN echo made >/f\nFROM base AS ob\nONBUILD COPY --from=src /f /got\nFROM ob\n",
+            "cat /got",
+            "made\n",
+        ),
+        ("arguments-in-order", "FROM base\nARG A=1 B=$A\nRUN echo $B >/x\n", "cat /x", "1\n"),
+        ("same-name-twice", "FROM base AS s\nRUN echo 1 >/x\nFROM base AS s\nRUN echo 2 >/x\nFROM s\n", "cat /x", "2\n"),
+        ("number-is-its-group", "FROM base\nUSER 4711\nWORKDIR /w\nUSER 0\nRUN stat -c %u:%g /w >/x\n", "cat /x", "4711:4711\n"),
+        ("primary-group-listed", "FROM base\nUSER 12:34\nRUN id -G >/tmp/x\nUSER 0\nRUN cp /tmp/x /x\n", "cat /x", "34\n"),
+        ("unset-workdir", "FROM base\nWORKDIR /w\nWORKDIR $UNSET\nRUN pwd >/x\n", "cat /x", "/w\n"),
+    ] {
+        rig.build(name, dockerfile);
+        assert_eq!(rig.sh(name, command), expected, "{name}");
+    }
+    for (name, dockerfile, message) in [
+        ("run-on-scratch", "FROM scratch\nRUN ls /\n", "can't execute `/bin/sh`"),
+        ("workdir-on-file", "FROM base\nWORKDIR /etc/passwd\n", "is not a directory"),
+        ("mount", "FROM base\nRUN true\nRUN --mount=type=cache,target=/c true\n", "RUN --mount is not executed yet"),
+    ] {
+        let ran = rig.try_build(name, dockerfile);
+        assert!(ran.code != Some(0) && ran.stderr.contains(message) && ran.stderr.contains("--> "), "{name}: {ran}");
+    }
+}
