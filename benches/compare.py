@@ -16,23 +16,23 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DOCKERFILE = """FROM {base}
 ENV COLOUR=blue
 LABEL purpose=measure
-WORKDIR /work
-RUN echo 1 >/work/1
-COPY a.txt /work/a.txt
-RUN echo 2 >/work/2
+WORKDIR /data
+RUN echo 1 >/data/1
+COPY a.txt /data/a.txt
+RUN echo 2 >/data/2
 RUN true
-COPY tree /work/tree
-RUN echo 3 >/work/3
-COPY b.txt /work/b.txt
+COPY tree /data/tree
+RUN echo 3 >/data/3
+COPY b.txt /data/b.txt
 RUN true
-RUN echo 4 >/work/4
-COPY c.txt /work/c.txt
-RUN echo 5 >/work/5
+RUN echo 4 >/data/4
+COPY c.txt /data/c.txt
+RUN echo 5 >/data/5
 RUN true
-RUN echo 6 >/work/6
+RUN echo 6 >/data/6
 RUN true
 CMD ["/bin/true"]
-COPY last.txt /work/last.txt
+COPY last.txt /data/last.txt
 """
 LAYERS, FILES, BYTES = 8, 40_000, 1_000_000_000
 
