@@ -5,10 +5,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::environment::Environment;
-use super::pull::RegistryArguments;
-use super::render::{self, Printer, Progress};
-use super::run::EmulationArgument;
+use crate::cli::environment::Environment;
+use crate::cli::pull::RegistryArguments;
+use crate::cli::render::{self, Printer, Progress};
+use crate::cli::run::EmulationArgument;
 use crate::build::{self, Bases, Cache, Request};
 use crate::error::{Error, Result, quote, quote_path};
 use crate::oci::{Platform, Reference};
@@ -58,7 +58,7 @@ pub struct Arguments {
 pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
     let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
     let printer = Printer::new(progress);
-    arguments.tag.iter().try_for_each(super::tag::check_name)?;
+    arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
     let store = environment.store()?;
     let request = request(&arguments, environment, &store)?;
     let client = arguments.registry.client(environment);
@@ -109,8 +109,8 @@ fn request(arguments: &Arguments, environment: &Environment, store: &crate::stor
         platform: arguments.platform.clone().unwrap_or_else(Platform::host),
         cache: if arguments.no_cache { Cache::Ignore } else { Cache::Use },
         bases: if arguments.pull { Bases::Pull } else { Bases::LocalFirst },
-        emulation: super::info::emulation(Some(store), arguments.root_emulation.into())?,
-        workspace: super::info::workspace(store, environment)?,
+        emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
+        workspace: crate::cli::info::workspace(store, environment)?,
         proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         epoch: epoch(environment)?,
     })
