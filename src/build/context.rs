@@ -1,7 +1,6 @@
 //! The build context: a directory, its ignore file, and the remembered digests of its files.
 
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,12 +10,13 @@ use crate::oci::Digest;
 use crate::rootfs::hash::Hashes;
 use crate::rootfs::record::Record;
 use crate::rootfs::scan::Source as Stat;
-use crate::rootfs::view::{LayerDir, Node, View};
+use crate::rootfs::view::{LayerDir, View};
 use crate::store::Store;
 
+use super::selection::Selection;
 use super::sources::Source;
 
-/// An opened context.
+/// An opened context. May be used by many threads.
 pub struct Context {
     directory: PathBuf,
     view: View,
@@ -42,30 +42,39 @@ impl Context {
 
     /// The context to copy from.
     pub fn source(&self) -> Source<'_> {
-        Source { view: &self.view, ignore: Some(&self.ignore), name: "the build context".into() }
+        Source { view: &self.view, host: Some(&self.directory), ignore: Some(&self.ignore), name: "the build context".into() }
     }
 
-    /// The digest of a file's content, read only if the file changed since it was read last.
-    pub fn content(&mut self, node: &Node) -> Result<Digest> {
-        let path = self.directory.join(node.path.as_relative());
-        let found = std::fs::symlink_metadata(&path).doing("read", &path)?;
-        let time = |seconds: i64, nanoseconds: i64| (seconds, u32::try_from(nanoseconds).unwrap_or_default());
-        let stat = Stat {
-            path: node.path.clone(),
-            kind: node.meta.kind,
-            mode: node.meta.mode,
-            size: found.size(),
-            mtime: time(found.mtime(), found.mtime_nsec()),
-            ctime: time(found.ctime(), found.ctime_nsec()),
-            dev: found.dev(),
-            ino: found.ino(),
-            nlink: found.nlink(),
-        };
-        self.hashes.hash_file(&self.directory, &stat)
+    /// Its tree.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// What its files are remembered by.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Fills in the digests of files that have not changed since they were read last.
+    pub fn recall(&self, selection: &mut Selection) {
+        selection.learn(|entry| self.hashes.recall(&self.directory, entry.listed.as_ref()?));
+    }
+
+    /// Fills in all digests, reading what must be read, on several threads.
+    pub fn hash(&self, selection: &mut Selection) -> Result<()> {
+        let files: Vec<&Stat> = selection.unknown().into_iter().filter_map(|entry| entry.listed.as_ref()).collect();
+        let mut digests = self.hashes.hash_files(&self.directory, &files)?.into_iter();
+        selection.learn(|_| digests.next());
+        Ok(())
+    }
+
+    /// Remembers the digest of a file that was listed and read.
+    pub fn remember(&self, listed: &Stat, now: &Stat, digest: Digest) {
+        self.hashes.remember(&self.directory, listed, now, digest);
     }
 
     /// Writes down what was read, for the next build.
-    pub fn save(&mut self) -> Result<()> {
+    pub fn save(&self) -> Result<()> {
         self.hashes.save()
     }
 }

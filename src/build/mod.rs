@@ -2,17 +2,21 @@
 //!
 //! Deliberately not here: text (that is `dockerfile`), HTTP, mounts, and printing. The engine is one short loop, in `step`.
 
+mod archive;
 mod base;
 mod chmod;
 mod config_step;
 mod context;
 mod copy;
+mod copying;
+mod filter;
 mod key;
 mod passwd;
 mod plan;
 mod resolve;
 mod run;
 mod scope;
+mod selection;
 mod sources;
 mod state;
 mod step;

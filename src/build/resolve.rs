@@ -2,12 +2,14 @@
 
 use crate::dockerfile::ast::{self, CopySource, Dockerfile, Instruction, Invocation, Kind, Security, Transfer};
 use crate::dockerfile::expand::{Expanded, Mode, expand};
+use crate::dockerfile::ignore::Ignore;
 use crate::error::{Error, Kind as ErrorKind, Result, quote};
 use crate::oci::ImagePath;
 
 use super::chmod::Chmod;
 use super::config_step::Change;
 use super::copy::{Archives, Destination};
+use super::sources::Shape;
 use super::state::State;
 
 /// What an instruction comes to.
@@ -69,6 +71,23 @@ pub struct Copy {
     pub chmod: Option<Chmod>,
     /// ADD unpacks.
     pub archives: Archives,
+    /// `--exclude`, as written and as one.
+    pub exclude_patterns: Vec<String>,
+    /// `--exclude`.
+    pub excludes: Ignore,
+    /// `--parents`.
+    pub shape: Shape,
+    /// `--link`.
+    pub link: Link,
+}
+
+/// What a COPY's layer depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// On the layers below: links in the destination are followed, what is there stays what it is.
+    Placed,
+    /// `--link`: on nothing but what is copied.
+    Linked,
 }
 
 /// What resolving depends on besides the instruction.
@@ -168,14 +187,28 @@ impl Resolver<'_> {
             );
         }
         // An empty name is the context (BuildKit).
-        self.transfer(&copy.transfer, copy.from.clone().filter(|from| !from.is_empty()), Archives::Copy)
+        let from = copy.from.clone().filter(|from| !from.is_empty());
+        let shape = if copy.parents { Shape::Parents } else { Shape::Flat };
+        for source in &copy.transfer.sources {
+            if let CopySource::Path(path) = source
+                && from.is_none()
+                && is_remote(&self.word(path)?)
+            {
+                return Err(Error::input(format!("COPY can't copy {}: it is not local", quote(path))).hint("ADD takes what is remote"));
+            }
+        }
+        self.transfer(&copy.transfer, from, Archives::Copy, shape)
     }
 
     fn add(&self, add: &ast::Add) -> Result<Action> {
-        self.transfer(&add.transfer, None, Archives::Unpack)
+        if add.checksum.is_some() {
+            return Err(Error::input("`--checksum` is for what is downloaded").hint("leave it out: what a build context holds is known"));
+        }
+        let archives = if add.unpack.unwrap_or(true) { Archives::Unpack } else { Archives::Copy };
+        self.transfer(&add.transfer, None, archives, Shape::Flat)
     }
 
-    fn transfer(&self, transfer: &Transfer, from: Option<String>, archives: Archives) -> Result<Action> {
+    fn transfer(&self, transfer: &Transfer, from: Option<String>, archives: Archives, shape: Shape) -> Result<Action> {
         let mut sources = Vec::new();
         let mut inline = Vec::new();
         for source in &transfer.sources {
@@ -200,7 +233,11 @@ impl Resolver<'_> {
         let chown = transfer.chown.as_deref().map(|chown| self.word(chown)).transpose()?.filter(|chown| !chown.is_empty());
         let chmod = transfer.chmod.as_deref().map(|chmod| self.word(chmod)).transpose()?.filter(|chmod| !chmod.is_empty());
         let chmod = chmod.as_deref().map(Chmod::parse).transpose()?;
-        Ok(Action::Copy(Copy { sources, inline, destination, from, chown, chmod, archives }))
+        // With `--chmod` BuildKit copies as without `--link`, and Dockerfiles rely on links being followed then.
+        let link = if transfer.link && chmod.is_none() { Link::Linked } else { Link::Placed };
+        let exclude_patterns = self.words(&transfer.excludes)?;
+        let excludes = Ignore::from_patterns(exclude_patterns.iter().map(String::as_str))?;
+        Ok(Action::Copy(Copy { sources, inline, destination, from, chown, chmod, archives, exclude_patterns, excludes, shape, link }))
     }
 
     fn expand(&self, text: &str, mode: Mode) -> Result<Expanded> {
@@ -222,10 +259,8 @@ impl Resolver<'_> {
 }
 
 /// Whether this version executes an instruction: asked of all before the first is executed, since nothing is ignored in silence and
-/// nobody should wait for a long step to hear it. `COPY --link` is a copy like any other here: its layer never depends on those below
-/// but by the links in the destination's path.
+/// nobody should wait for a long step to hear it.
 pub fn check_supported(instruction: &Instruction) -> Result<()> {
-    let transfer = |transfer: &Transfer| [("--exclude", !transfer.excludes.is_empty())];
     let mut missing: Vec<(&str, bool)> = Vec::new();
     match &instruction.kind {
         Kind::Run(run) => missing.extend([
@@ -233,19 +268,10 @@ pub fn check_supported(instruction: &Instruction) -> Result<()> {
             ("RUN --device", !run.devices.is_empty()),
             ("RUN --security=insecure", run.security == Security::Insecure),
         ]),
-        Kind::Copy(copy) => {
-            missing.push(("COPY --parents", copy.parents));
-            missing.extend(transfer(&copy.transfer));
-        }
-        Kind::Add(add) => {
-            missing.extend([
-                ("ADD --checksum", add.checksum.is_some()),
-                ("ADD --keep-git-dir", add.keep_git_dir),
-                ("ADD --unpack", add.unpack.is_some()),
-                ("ADD of a URL", add.transfer.sources.iter().any(|s| matches!(s, CopySource::Path(path) if is_remote(path)))),
-            ]);
-            missing.extend(transfer(&add.transfer));
-        }
+        Kind::Add(add) => missing.extend([
+            ("ADD --keep-git-dir", add.keep_git_dir),
+            ("ADD of a URL", add.transfer.sources.iter().any(|s| matches!(s, CopySource::Path(path) if is_remote(path)))),
+        ]),
         _ => {}
     }
     missing.into_iter().find(|(_, given)| *given).map_or(Ok(()), |(what, _)| Err(unsupported(what)))

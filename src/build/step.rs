@@ -9,20 +9,18 @@ use crate::dockerfile;
 use crate::dockerfile::ast::{Dockerfile, Instruction};
 use crate::error::{Error, Result, quote};
 use crate::event::{Event, Outcome, Sink, next_id};
-use crate::oci::{Descriptor, DiffId, Digest, Hasher, ImagePath, media_type};
-use crate::rootfs::meta::{Kind, Meta, Mtime};
+use crate::oci::{Descriptor, DiffId, Digest, ImagePath, media_type};
+use crate::rootfs::meta::Kind;
 use crate::rootfs::view::{Follow, View};
-use crate::rootfs::writer::{Content, LayerWriter};
+use crate::rootfs::writer::LayerWriter;
 use crate::store::{Layer, StepRecord, Store};
 use crate::transfer;
 
 use super::context::Context;
-use super::copy;
 use super::key::Key;
 use super::passwd::Accounts;
-use super::plan::{Base, Plan, Stage, find_stage, locate};
-use super::resolve::{self, Action, Copy, Resolver};
-use super::sources::{Selection, Source};
+use super::plan::{Base, Plan, Stage, locate};
+use super::resolve::{self, Action, Resolver};
 use super::state::{State, StateLayer};
 use super::{Cache, Request, base, config_step, run};
 
@@ -33,10 +31,10 @@ pub struct Engine<'a> {
     pub(super) sink: &'a dyn Sink,
     client: &'a transfer::Client,
     file: &'a Dockerfile,
-    plan: &'a Plan<'a>,
-    context: Option<Context>,
+    pub(super) plan: &'a Plan<'a>,
+    pub(super) context: Option<Context>,
     /// Finished stages, by index.
-    stages: BTreeMap<usize, State>,
+    pub(super) stages: BTreeMap<usize, State>,
 }
 
 /// What the step cache remembers: the layer, if there was something to keep, and when it was made.
@@ -47,7 +45,7 @@ struct Record {
 }
 
 /// What a step made.
-struct Made {
+pub(super) struct Made {
     layer: Option<StateLayer>,
     created: String,
     outcome: Outcome,
@@ -84,7 +82,7 @@ impl<'a> Engine<'a> {
 
     /// Keeps what was learnt about the context.
     pub fn finish(&mut self) -> Result<()> {
-        self.context.as_mut().map_or(Ok(()), Context::save)
+        self.context.as_ref().map_or(Ok(()), Context::save)
     }
 
     fn stage(&mut self, stage: &Stage<'_>) -> Result<State> {
@@ -130,7 +128,7 @@ impl<'a> Engine<'a> {
         Ok((state, triggers))
     }
 
-    fn image(&self, name: &str, stage: &Stage<'_>) -> Result<crate::store::Image> {
+    pub(super) fn image(&self, name: &str, stage: &Stage<'_>) -> Result<crate::store::Image> {
         base::find(self.store, self.client, self.request, name, &stage.platform, &self.plan.names, self.sink)
     }
 
@@ -211,85 +209,8 @@ impl<'a> Engine<'a> {
         })
     }
 
-    fn copy(&mut self, stage: &Stage<'_>, state: &State, copy: &Copy) -> Result<Made> {
-        let view = View::new(self.store.stack(&state.stack())?);
-        let chown = copy.chown.as_deref().map(|owner| Accounts::of(&view)?.owner(owner)).transpose()?;
-        let (source_view, selection, content) = self.select(stage, copy)?;
-        let mut key = Key::new(&state.chain(), "COPY");
-        key.field(content.bytes()).field(copy.destination.key());
-        key.field(format!("{chown:?} {:?} {:?}", copy.chmod, copy.archives));
-        key.list(copy.inline.iter().flat_map(|(name, text)| [name, text]));
-        let default_owner = copy.from.is_none().then_some((0, 0));
-        let owner = chown.or(default_owner);
-        self.cached(key.finish(), |engine| {
-            let draft = engine.store.draft()?;
-            let mut writer = LayerWriter::create(draft.path(), view)?;
-            if let Some(source_view) = &source_view {
-                let request = copy::Request {
-                    view: source_view,
-                    selection: &selection,
-                    destination: &copy.destination,
-                    owner,
-                    archive_owner: chown,
-                    chmod: copy.chmod.as_ref(),
-                    archives: copy.archives,
-                };
-                copy::copy(&mut writer, &request)?;
-            }
-            let now = engine.request.epoch.unwrap_or_else(|| jiff::Timestamp::now().as_second());
-            write_inline(&mut writer, copy, owner.unwrap_or_default(), Mtime::from_secs(now))?;
-            let written = writer.finish()?;
-            if written.empty { Ok(None) } else { draft.commit_packed().map(Some) }
-        })
-    }
-
-    /// What a COPY reads, and its content as one digest.
-    fn select(&mut self, stage: &Stage<'_>, copy: &Copy) -> Result<(Option<View>, Selection, Digest)> {
-        if copy.sources.is_empty() {
-            return Ok((None, Selection::default(), Digest::of("")));
-        }
-        let Some(from) = &copy.from else {
-            let no_context = || Error::input("there is no build context").hint("give a directory: `rootling build -f - DIR`");
-            let context = self.context.as_mut().ok_or_else(no_context)?;
-            let source = context.source();
-            let selection = source.select(&copy.sources)?;
-            let view = source.view.clone();
-            let digest = selection.digest(&view, &mut |node| context.content(node))?;
-            return Ok((Some(view), selection, digest));
-        };
-        let stack = match find_stage(&self.plan.stages, from) {
-            Some(index) => match self.stages.get(&index) {
-                Some(state) => state.stack(),
-                None => return Err(Error::input(format!("stage {} is not built before this one", quote(from)))),
-            },
-            None if from == "scratch" => Vec::new(),
-            None => self.image(from, stage)?.config.rootfs.diff_ids,
-        };
-        let view = View::new(self.store.stack(&stack)?);
-        let source = Source { view: &view, ignore: None, name: quote(from) };
-        let selection = source.select(&copy.sources)?;
-        let digest = self.content_of_image(&stack, &view, &selection, &copy.sources)?;
-        Ok((Some(view), selection, digest))
-    }
-
-    /// The digest of what was selected from an image, remembered by the image's layers and the patterns: they can't change.
-    fn content_of_image(&self, stack: &[DiffId], view: &View, selection: &Selection, patterns: &[String]) -> Result<Digest> {
-        let chain = crate::oci::ChainId::of(stack).map_or_else(|| Digest::of("scratch"), |chain| chain.0);
-        let mut key = Key::new(&chain, "content");
-        key.list(patterns);
-        let key = key.finish();
-        if let Some(record) = self.store.step_get(&key)?
-            && let Some(digest) = record.value.as_str().and_then(|text| text.parse().ok())
-        {
-            return Ok(digest);
-        }
-        let digest = selection.digest(view, &mut |node| digest_file(view, node))?;
-        self.store.step_put(&key, &StepRecord { layers: stack.to_vec(), blobs: Vec::new(), value: digest.to_string().into() })?;
-        Ok(digest)
-    }
-
     /// Answers from the step cache, or does the work and remembers it.
-    fn cached(&mut self, key: Digest, work: impl FnOnce(&mut Self) -> Result<Option<Layer>>) -> Result<Made> {
+    pub(super) fn cached(&mut self, key: Digest, work: impl FnOnce(&mut Self) -> Result<Option<Layer>>) -> Result<Made> {
         if self.request.cache == Cache::Use
             && let Some(made) = self.remembered(&key)?
         {
@@ -321,22 +242,4 @@ impl<'a> Engine<'a> {
 /// How the manifest names a layer made here: uncompressed, since nobody asked for its compressed form yet.
 fn state_layer((diff_id, size): (DiffId, u64)) -> StateLayer {
     StateLayer { diff_id, descriptor: Descriptor::new(media_type::OCI_LAYER, diff_id.0, size) }
-}
-
-fn digest_file(view: &View, node: &crate::rootfs::view::Node) -> Result<Digest> {
-    let mut hasher = Hasher::new();
-    let path = node.path.as_relative();
-    std::io::copy(&mut view.open(node)?, &mut hasher).map_err(|e| Error::io("read", path, e))?;
-    Ok(hasher.finish())
-}
-
-/// The files given in the Dockerfile itself.
-fn write_inline(writer: &mut LayerWriter, copy: &Copy, (uid, gid): (u32, u32), mtime: Mtime) -> Result<()> {
-    for (name, text) in &copy.inline {
-        let target = copy.destination.place(writer, name.as_bytes(), (uid, gid))?;
-        let mode = copy.chmod.as_ref().map_or(0o644, |chmod| chmod.apply(0o644, false));
-        let meta = Meta { uid, gid, mtime, ..Meta::new(Kind::File, mode) };
-        writer.put(&target, &meta, Content::Bytes(text.as_bytes()))?;
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod build;
 mod concurrency;
+mod copy;
 mod corpus;
 mod formats;
 mod fulldisk;

@@ -1,0 +1,270 @@
+//! The step of a COPY or ADD: select, digest, look up, place, make.
+//!
+//! Files whose content is not known must be read for the key and again for the layer. The first time an instruction is met, no old result can
+//! answer for it, so then the layer is made before it is looked up and everything is read once.
+
+use crate::error::{Error, Result, quote};
+use crate::oci::{DiffId, Digest, Hasher};
+use crate::rootfs::assemble::{Assembly, assemble};
+use crate::rootfs::hash::in_parallel;
+use crate::rootfs::meta::{Kind, Meta, Mtime};
+use crate::rootfs::view::View;
+use crate::rootfs::writer::LayerWriter;
+use crate::store::{Draft, Layer, StepRecord};
+
+use super::Cache;
+use super::archive::is_tar;
+use super::copy::{Archives, Plan, Rules};
+use super::key::Key;
+use super::passwd::Accounts;
+use super::plan::{Stage, find_stage};
+use super::resolve::{Copy, Link};
+use super::selection::{Entry, Selection};
+use super::sources::{Source, Wanted};
+use super::state::State;
+use super::step::{Engine, Made};
+
+/// Where a COPY copies from.
+struct Origin {
+    view: View,
+    /// The layers, unless it is the build context.
+    stack: Option<Vec<DiffId>>,
+}
+
+/// A layer that is made and not yet kept.
+enum Ready {
+    /// It would change nothing.
+    Nothing,
+    /// Its tar was digested while it was made.
+    Packed(Draft, DiffId, u64),
+    /// It must be packed to know what it is.
+    Written(Draft),
+}
+
+impl Ready {
+    fn commit(self) -> Result<Option<Layer>> {
+        match self {
+            Self::Nothing => Ok(None),
+            Self::Packed(draft, diff_id, size) => draft.commit_digested(diff_id, size).map(Some),
+            Self::Written(draft) => draft.commit_packed().map(Some),
+        }
+    }
+}
+
+impl Engine<'_> {
+    /// Does a COPY or ADD.
+    pub(super) fn copy(&mut self, stage: &Stage<'_>, state: &State, copy: &Copy) -> Result<Made> {
+        let image = View::new(self.store.stack(&state.stack())?);
+        let chown = copy.chown.as_deref().map(|owner| Accounts::of(&image)?.owner(owner)).transpose()?;
+        // A linked layer knows nothing of those below: it is made once for all bases.
+        let (base, chain) = match copy.link {
+            Link::Linked => (View::new(Vec::new()), Digest::of("linked")),
+            Link::Placed => (image, state.chain()),
+        };
+        let origin = self.origin(stage, copy)?;
+        let known = self.known_content(&origin, copy)?;
+        let mut selection = None;
+        let mut early = None;
+        let content = match known {
+            Some(content) => content,
+            None => {
+                let mut found = self.select(&origin, copy)?;
+                if !found.unknown().is_empty() && self.is_new(&origin, copy)? {
+                    early = Some(self.make(&base, &origin, &mut found, copy, chown)?);
+                }
+                self.hash(&origin, &mut found)?;
+                let content = found.digest(&origin.view)?;
+                self.remember_content(&origin, copy, content)?;
+                selection = Some(found);
+                content
+            }
+        };
+        let mut key = Key::new(&chain, "COPY");
+        key.field(content.bytes()).field(copy.destination.key());
+        key.field(format!("{chown:?} {:?} {:?} {:?}", copy.chmod, copy.archives, copy.shape));
+        key.list(copy.inline.iter().flat_map(|(name, text)| [name, text]));
+        self.cached(key.finish(), |engine| {
+            if let Some(early) = early {
+                return early.commit();
+            }
+            let mut selection = match selection {
+                Some(selection) => selection,
+                None => engine.select(&origin, copy)?,
+            };
+            engine.make(&base, &origin, &mut selection, copy, chown)?.commit()
+        })
+    }
+
+    fn origin(&self, stage: &Stage<'_>, copy: &Copy) -> Result<Origin> {
+        if copy.sources.is_empty() {
+            return Ok(Origin { view: View::new(Vec::new()), stack: Some(Vec::new()) });
+        }
+        let Some(from) = &copy.from else {
+            let no_context = || Error::input("there is no build context").hint("give a directory: `rootling build -f - DIR`");
+            return Ok(Origin { view: self.context.as_ref().ok_or_else(no_context)?.view().clone(), stack: None });
+        };
+        let stack = match find_stage(&self.plan.stages, from) {
+            Some(index) => match self.stages.get(&index) {
+                Some(state) => state.stack(),
+                None => return Err(Error::input(format!("stage {} is not built before this one", quote(from)))),
+            },
+            None if from == "scratch" => Vec::new(),
+            None => self.image(from, stage)?.config.rootfs.diff_ids,
+        };
+        Ok(Origin { view: View::new(self.store.stack(&stack)?), stack: Some(stack) })
+    }
+
+    /// What a COPY reads.
+    fn select(&self, origin: &Origin, copy: &Copy) -> Result<Selection> {
+        let wanted = Wanted { patterns: &copy.sources, excludes: &copy.excludes, shape: copy.shape };
+        let (None, Some(context)) = (&origin.stack, &self.context) else {
+            let name = quote(copy.from.as_deref().unwrap_or_default());
+            return Source { view: &origin.view, host: None, ignore: None, name }.select(&wanted);
+        };
+        let mut selection = context.source().select(&wanted)?;
+        context.recall(&mut selection);
+        Ok(selection)
+    }
+
+    /// Fills in the digests that are missing.
+    fn hash(&self, origin: &Origin, selection: &mut Selection) -> Result<()> {
+        if let (None, Some(context)) = (&origin.stack, &self.context) {
+            return context.hash(selection);
+        }
+        let files = selection.unknown();
+        let mut digests = in_parallel(files.len(), 8, |at| digest_file(&origin.view, files[at]))?.into_iter();
+        selection.learn(|_| digests.next());
+        Ok(())
+    }
+
+    /// The digest of what is selected from an image, remembered by the image's layers and the patterns: they can't change.
+    fn known_content(&self, origin: &Origin, copy: &Copy) -> Result<Option<Digest>> {
+        let Some(stack) = &origin.stack else { return Ok(None) };
+        let record = self.store.step_get(&content_key(stack, copy))?;
+        Ok(record.and_then(|record| record.value.as_str().and_then(|text| text.parse().ok())))
+    }
+
+    fn remember_content(&self, origin: &Origin, copy: &Copy, content: Digest) -> Result<()> {
+        let Some(stack) = &origin.stack else { return Ok(()) };
+        let record = StepRecord { layers: stack.clone(), blobs: Vec::new(), value: content.to_string().into() };
+        self.store.step_put(&content_key(stack, copy), &record)
+    }
+
+    /// Whether no old result can answer, as far as one can tell without reading: the instruction has never been met with this origin, or none is
+    /// asked for.
+    fn is_new(&self, origin: &Origin, copy: &Copy) -> Result<bool> {
+        let mut key = Key::new(&Digest::of("met"), "COPY");
+        match (&origin.stack, &self.context) {
+            (None, Some(context)) => key.field(context.directory().as_os_str().as_encoded_bytes()),
+            _ => key.field(copy.from.as_deref().unwrap_or_default()),
+        };
+        key.list(&copy.sources).field(copy.destination.key());
+        let key = key.finish();
+        let met = self.store.step_get(&key)?.is_some();
+        if !met {
+            self.store.step_put(&key, &StepRecord { layers: Vec::new(), blobs: Vec::new(), value: true.into() })?;
+        }
+        Ok(!met || self.request.cache == Cache::Ignore)
+    }
+
+    /// Makes the layer, and fills in the digests of what was read for it.
+    fn make(&self, base: &View, origin: &Origin, selection: &mut Selection, copy: &Copy, chown: Option<(u32, u32)>) -> Result<Ready> {
+        let epoch = self.request.epoch.map(Mtime::from_secs);
+        let now = epoch.unwrap_or_else(|| Mtime::from_secs(jiff::Timestamp::now().as_second()));
+        let owner = chown.or_else(|| copy.from.is_none().then_some((0, 0)));
+        let rules = Rules { owner, chmod: copy.chmod.clone(), time: epoch, now };
+        if copy.archives == Archives::Unpack && holds_archive(origin, selection)? {
+            return self.unpack(base, origin, selection, copy, (&rules, chown));
+        }
+        let draft = self.store.draft()?;
+        let mut plan = Plan::new(base, &origin.view, &rules);
+        for item in &selection.items {
+            plan.item(item, &copy.destination)?;
+        }
+        for (name, text) in &copy.inline {
+            plan.bytes(name.as_bytes(), text.as_bytes(), &copy.destination)?;
+        }
+        if plan.is_empty() {
+            return Ok(Ready::Nothing);
+        }
+        let (pieces, entries) = plan.pieces();
+        let root = base.lookup(&crate::oci::ImagePath::root())?.map_or_else(|| Meta::new(Kind::Directory, PARENT_MODE), |node| node.meta);
+        let change = |meta: &mut Meta| rules.apply(meta);
+        let made = assemble(draft.path(), &Assembly { pieces: &pieces, root: &root, view: &origin.view, change: &change })?;
+        let mut digests = std::collections::HashMap::new();
+        for (piece, now, digest) in made.digests {
+            let Some(entry) = entries[piece] else { continue };
+            if let (Some(context), Some(listed)) = (&self.context, &entry.listed) {
+                context.remember(listed, &now, digest);
+            }
+            digests.insert(entry.node.path.clone(), digest);
+        }
+        drop(pieces);
+        drop(entries);
+        selection.learn(|entry| digests.get(&entry.node.path).copied());
+        Ok(Ready::Packed(draft, DiffId(made.diff_id), made.size))
+    }
+
+    /// Where archives are among the sources, one source after the other.
+    fn unpack(
+        &self,
+        base: &View,
+        origin: &Origin,
+        selection: &Selection,
+        copy: &Copy,
+        (rules, chown): (&Rules, Option<(u32, u32)>),
+    ) -> Result<Ready> {
+        let draft = self.store.draft()?;
+        let mut writer = LayerWriter::create(draft.path(), base.clone())?;
+        for item in &selection.items {
+            let view = writer.view().clone();
+            let mut plan = Plan::new(&view, &origin.view, rules);
+            if is_archive(origin, &item.own)? {
+                let target = plan.directory(&copy.destination)?;
+                plan.write(&mut writer)?;
+                // Without `--chown` members keep their owners.
+                super::archive::unpack(&mut writer, &target, &origin.view, &item.own.node, chown)?;
+                continue;
+            }
+            plan.item(item, &copy.destination)?;
+            plan.write(&mut writer)?;
+        }
+        let view = writer.view().clone();
+        let mut plan = Plan::new(&view, &origin.view, rules);
+        for (name, text) in &copy.inline {
+            plan.bytes(name.as_bytes(), text.as_bytes(), &copy.destination)?;
+        }
+        plan.write(&mut writer)?;
+        Ok(if writer.finish()?.empty { Ready::Nothing } else { Ready::Written(draft) })
+    }
+}
+
+/// The mode of a root directory that nothing else says anything of.
+const PARENT_MODE: u32 = 0o755;
+
+fn content_key(stack: &[DiffId], copy: &Copy) -> Digest {
+    let chain = crate::oci::ChainId::of(stack).map_or_else(|| Digest::of("scratch"), |chain| chain.0);
+    let mut key = Key::new(&chain, "content 2");
+    key.list(&copy.sources).list(&copy.exclude_patterns).field(format!("{:?}", copy.shape));
+    key.finish()
+}
+
+fn holds_archive(origin: &Origin, selection: &Selection) -> Result<bool> {
+    for item in &selection.items {
+        if is_archive(origin, &item.own)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn is_archive(origin: &Origin, entry: &Entry) -> Result<bool> {
+    if entry.node.meta.kind != Kind::File { Ok(false) } else { is_tar(origin.view.open(&entry.node)?) }
+}
+
+fn digest_file(view: &View, entry: &Entry) -> Result<Digest> {
+    let mut hasher = Hasher::new();
+    let path = entry.node.path.as_relative();
+    std::io::copy(&mut view.open(&entry.node)?, &mut hasher).map_err(|e| Error::io("read", path, e))?;
+    Ok(hasher.finish())
+}
