@@ -71,6 +71,8 @@ pub struct Request {
     pub workspace: WorkspaceKind,
     /// Proxy variables of the machine, for RUN.
     pub proxies: BTreeMap<String, String>,
+    /// Directories of this machine's programs (`PATH`): emulators of other architectures.
+    pub programs: Vec<PathBuf>,
     /// `SOURCE_DATE_EPOCH` in seconds: the time of all that is made.
     pub epoch: Option<i64>,
 }

@@ -21,6 +21,10 @@ use super::state::{DEFAULT_PATH, State};
 /// The host name every step sees, so that none depends on the machine.
 const HOSTNAME: &str = "rootling";
 
+/// What helps where a foreign program did not run and the kernel had something to say.
+const FOREIGN: &str =
+    "programs of another architecture need Linux 6.7 or later, or an administrator who registers qemu-user-static for all";
+
 /// Where a program given in the Dockerfile is put, as BuildKit does.
 const SCRIPTS: &str = "/dev/pipes";
 
@@ -47,7 +51,10 @@ pub fn run(engine: &Engine<'_>, state: &State, command: &Command, id: u64) -> Re
     for notice in &status.notices {
         engine.sink.event(Event::Warning(notice));
     }
-    check(status.exit, command)?;
+    check(status.exit, command).map_err(|error| match spec.binfmt.is_empty() {
+        false if !status.notices.is_empty() => error.hint(FOREIGN),
+        _ => error,
+    })?;
     let report = status.emulation.as_ref().map(Report::from_value).transpose()?.unwrap_or_default();
     workspace.commit(&CommitOptions { overrides: report.overrides(), newest: engine.request.epoch })
 }
@@ -102,7 +109,7 @@ fn spec(
         devices: Devices::Minimal,
         capabilities: Capabilities::docker(),
         privileges: Privileges::Raisable,
-        binfmt: Vec::new(),
+        binfmt: sandbox::interpreters(&state.config.platform(), &engine.request.programs)?,
         emulation,
     })
 }

@@ -136,6 +136,7 @@ fn request(arguments: &Arguments, environment: &Environment, store: &crate::stor
         emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
         workspace: crate::cli::info::workspace(store, environment)?,
         proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        programs: environment.programs(),
         epoch: epoch(environment)?,
     })
 }
