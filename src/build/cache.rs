@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::event::Outcome;
 use crate::oci::{Descriptor, DiffId, Digest, media_type};
+use crate::rootfs::meta::Times;
 use crate::store::{Layer, StepRecord, Work};
 
 use super::Cache;
 use super::engine::Engine;
+use super::key::Key;
 use super::state::StateLayer;
 
 /// What the step cache remembers: the layer, if there was something to keep, and when it was made.
@@ -31,6 +33,7 @@ pub struct Made {
 impl Engine<'_> {
     /// Answers from the step cache, or does the work and remembers it.
     pub(super) fn cached(&self, key: Digest, work: impl FnOnce(&Self) -> Result<Option<Layer>>) -> Result<Made> {
+        let key = self.timed(key);
         let mut _lock = None;
         if self.request.cache == Cache::Use {
             if let Some(made) = self.remembered(&key)? {
@@ -43,7 +46,7 @@ impl Engine<'_> {
             }
         }
         let layer = work(self)?;
-        let created = self.request.epoch.map_or_else(|| Ok(super::now()), super::timestamp)?;
+        let created = self.request.times.epoch().map_or_else(|| Ok(super::now()), super::timestamp)?;
         let layer = layer.map(|layer| (layer.diff_id, layer.size));
         let record = Record { layer, created };
         let layers = layer.map(|(diff_id, _)| diff_id).into_iter().collect();
@@ -52,15 +55,22 @@ impl Engine<'_> {
         Ok(Made { layer: record.layer.map(state_layer), created: record.created, outcome: Outcome::Done })
     }
 
-    /// A record counts only if its layer is still there and, with an epoch, if it was made for that time.
+    /// The key of a step whose layer's times depend on the request's.
+    fn timed(&self, key: Digest) -> Digest {
+        match self.request.times {
+            Times::Kept => key,
+            times => {
+                let mut timed = Key::new(&key, "times");
+                timed.field(format!("{times:?}"));
+                timed.finish()
+            }
+        }
+    }
+
+    /// A record counts only if its layer is still there.
     fn remembered(&self, key: &Digest) -> Result<Option<Made>> {
         let Some(step) = self.store.step_get(key)? else { return Ok(None) };
         let Ok(record) = serde_json::from_value::<Record>(step.value) else { return Ok(None) };
-        if let Some(epoch) = self.request.epoch
-            && record.created != super::timestamp(epoch)?
-        {
-            return Ok(None);
-        }
         Ok(Some(Made { layer: record.layer.map(state_layer), created: record.created, outcome: Outcome::Cached }))
     }
 }

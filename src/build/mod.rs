@@ -29,6 +29,7 @@ use crate::error::Result;
 use crate::event::Sink;
 use crate::oci::{Descriptor, Digest, Index, Manifest, Platform, Reference, media_type};
 use crate::rootemu;
+use crate::rootfs::meta::Times;
 use crate::store::{StepRecord, Store, WorkspaceKind};
 use crate::transfer;
 
@@ -73,8 +74,8 @@ pub struct Request {
     pub proxies: BTreeMap<String, String>,
     /// Directories of this machine's programs (`PATH`): emulators of other architectures.
     pub programs: Vec<PathBuf>,
-    /// `SOURCE_DATE_EPOCH` in seconds: the time of all that is made.
-    pub epoch: Option<i64>,
+    /// What becomes of the times of files in new layers; a time set here is that of the image and its history too.
+    pub times: Times,
 }
 
 /// Whether old results answer for steps.
@@ -194,7 +195,7 @@ const UNNAMED: &str = "localhost/unnamed";
 ///
 /// Remembering makes an unchanged rebuild give the same image; a config differs from itself only in its times.
 fn created(store: &Store, request: &Request, state: &State) -> Result<String> {
-    if let Some(epoch) = request.epoch {
+    if let Some(epoch) = request.times.epoch() {
         return timestamp(epoch);
     }
     let mut key = Key::new(&state.chain(), "created");
@@ -219,5 +220,5 @@ fn now() -> String {
 /// Seconds since 1970 as configs have it.
 fn timestamp(seconds: i64) -> Result<String> {
     let time = jiff::Timestamp::from_second(seconds);
-    time.map(|time| time.to_string()).map_err(|e| crate::error::Error::input("SOURCE_DATE_EPOCH is out of range").cause(e))
+    time.map(|time| time.to_string()).map_err(|e| crate::error::Error::input("the time of the build is out of range").cause(e))
 }

@@ -56,7 +56,7 @@ pub fn run(engine: &Engine<'_>, state: &State, command: &Command, id: u64) -> Re
         _ => error,
     })?;
     let report = status.emulation.as_ref().map(Report::from_value).transpose()?.unwrap_or_default();
-    workspace.commit(&CommitOptions { overrides: report.overrides(), newest: engine.request.epoch })
+    workspace.commit(&CommitOptions { overrides: report.overrides(), times: engine.request.times })
 }
 
 fn spec(

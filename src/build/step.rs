@@ -94,7 +94,7 @@ impl Engine<'_> {
                 None => {}
             }
             let draft = engine.store.draft()?;
-            let mut writer = LayerWriter::create(draft.path(), view)?;
+            let mut writer = LayerWriter::create(draft.path(), view)?.with_times(engine.request.times);
             writer.make_dirs(&target, 0o755, uid, gid, None)?;
             writer.finish()?;
             draft.commit_packed().map(Some)
@@ -113,7 +113,7 @@ impl Engine<'_> {
         let owner = chown.or(default_owner);
         self.cached(key.finish(), |engine| {
             let draft = engine.store.draft()?;
-            let mut writer = LayerWriter::create(draft.path(), view)?;
+            let mut writer = LayerWriter::create(draft.path(), view)?.with_times(engine.request.times);
             if let Some(source_view) = &source_view {
                 let request = copy::Request {
                     view: source_view,
@@ -126,7 +126,7 @@ impl Engine<'_> {
                 };
                 copy::copy(&mut writer, &request)?;
             }
-            let now = engine.request.epoch.unwrap_or_else(|| jiff::Timestamp::now().as_second());
+            let now = engine.request.times.epoch().unwrap_or_else(|| jiff::Timestamp::now().as_second());
             write_inline(&mut writer, copy, owner.unwrap_or_default(), Mtime::from_secs(now))?;
             let written = writer.finish()?;
             if written.empty { Ok(None) } else { draft.commit_packed().map(Some) }
