@@ -111,7 +111,7 @@ impl<'a> Engine<'a> {
         let start = Instant::now();
         let result = work(self).map_err(|e| locate(self.file, e, instruction));
         let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Failed };
-        self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed() });
+        self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed(), layer: None });
         result
     }
 
@@ -148,9 +148,11 @@ impl<'a> Engine<'a> {
         let id = next_id();
         self.sink.event(Event::StepStarted { id, stage: &stage.name, number, total, text: &instruction.original });
         let start = Instant::now();
+        let below = state.layers.len();
         let result = self.act(stage, state, instruction, id);
         let outcome = *result.as_ref().unwrap_or(&Outcome::Failed);
-        self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed() });
+        let layer = state.layers.get(below).map(|layer| layer.descriptor.size);
+        self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed(), layer });
         result.map(drop).map_err(|e| locate(self.file, e, instruction))
     }
 

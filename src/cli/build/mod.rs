@@ -1,15 +1,18 @@
 //! `rootling build`.
 
+mod timeline;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::build::{self, Bases, Cache, Request};
 use crate::cli::environment::Environment;
 use crate::cli::pull::RegistryArguments;
 use crate::cli::render::{self, Printer, Progress};
 use crate::cli::run::EmulationArgument;
-use crate::build::{self, Bases, Cache, Request};
+use crate::cli::timeline::Recorder;
 use crate::error::{Error, Result, quote, quote_path};
 use crate::oci::{Platform, Reference};
 
@@ -53,16 +56,23 @@ pub struct Arguments {
     root_emulation: EmulationArgument,
     #[command(flatten)]
     registry: RegistryArguments,
+    #[command(flatten)]
+    timeline: timeline::TimelineArguments,
 }
 
 pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
     let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
     let printer = Printer::new(progress);
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
+    arguments.timeline.check()?;
     let store = environment.store()?;
     let request = request(&arguments, environment, &store)?;
     let client = arguments.registry.client(environment);
-    let built = build::build(&store, &client, &request, &printer)?;
+    let recorder = Recorder::new(&printer);
+    let built = build::build(&store, &client, &request, &recorder);
+    let drawn = arguments.timeline.write(&recorder.finish(), &title(&request));
+    let built = built?;
+    drawn?;
     if let Some(path) = &arguments.iidfile {
         std::fs::write(path, built.id.to_string()).map_err(|e| Error::io("write", path, e))?;
     }
@@ -73,6 +83,14 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
         render::note(&format!("built {} {}", names.join(", "), built.id.short()).replace("  ", " "));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the picture of the build is called.
+fn title(request: &Request) -> String {
+    match request.tags.first() {
+        Some(tag) => format!("Build of {}", tag.familiar()),
+        None => format!("Build of {}", request.name),
+    }
 }
 
 fn request(arguments: &Arguments, environment: &Environment, store: &crate::store::Store) -> Result<Request> {
