@@ -1,5 +1,6 @@
 //! `rootling build`.
 
+mod check;
 mod timeline;
 
 use std::collections::BTreeMap;
@@ -55,6 +56,8 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = EmulationArgument::Consistent)]
     root_emulation: EmulationArgument,
     #[command(flatten)]
+    check: check::CheckArguments,
+    #[command(flatten)]
     registry: RegistryArguments,
     #[command(flatten)]
     timeline: timeline::TimelineArguments,
@@ -62,6 +65,10 @@ pub struct Arguments {
 
 pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
     let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
+    if arguments.check.parse_only() {
+        let text = dockerfile(&arguments)?;
+        return arguments.check.print_tree(&text.name, &text.source).map(|()| ExitCode::SUCCESS);
+    }
     let printer = Printer::new(progress);
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
     arguments.timeline.check()?;
@@ -70,7 +77,7 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     let client = arguments.registry.client(environment);
     let recorder = Recorder::new(&printer);
     let built = build::build(&store, &client, &request, &recorder);
-    let drawn = arguments.timeline.write(&recorder.finish(), &title(&request));
+    let drawn = arguments.timeline.write(&recorder.finish(), &request);
     let built = built?;
     drawn?;
     if let Some(path) = &arguments.iidfile {
@@ -85,33 +92,37 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the picture of the build is called.
-fn title(request: &Request) -> String {
-    match request.tags.first() {
-        Some(tag) => format!("Build of {}", tag.familiar()),
-        None => format!("Build of {}", request.name),
-    }
+/// A Dockerfile and where it was found.
+struct Text {
+    name: String,
+    source: Vec<u8>,
+    /// `None` for standard input.
+    path: Option<PathBuf>,
+    /// The build context; `None` if there is none.
+    context: Option<PathBuf>,
 }
 
-fn request(arguments: &Arguments, environment: &Environment, store: &crate::store::Store) -> Result<Request> {
+fn dockerfile(arguments: &Arguments) -> Result<Text> {
     let dash = Path::new("-");
     let stdin = arguments.file.as_deref() == Some(dash) || arguments.context == dash;
     let context = (arguments.context != dash).then(|| arguments.context.clone());
     if context.is_none() && arguments.file.as_deref().is_some_and(|file| file != dash) {
         return Err(Error::input("both `--file` and a Dockerfile on standard input").hint("give a directory as context, or drop `--file`"));
     }
-    let (name, source, path) = if stdin {
-        ("standard input".to_owned(), read_stdin()?, None)
-    } else {
-        let context = context.as_deref().unwrap_or(Path::new("."));
-        let path = find_dockerfile(context, arguments.file.as_deref())?;
-        // With `-f <(generate)` a FIFO is as good as a file; in a context it would wait for ever.
-        if arguments.file.is_none() && !path.is_file() {
-            return Err(Error::input(format!("{} is not a regular file", quote_path(&path))));
-        }
-        let source = build::read_text(&path)?;
-        (path.display().to_string(), source, Some(path))
-    };
+    if stdin {
+        return Ok(Text { name: "standard input".to_owned(), source: read_stdin()?, path: None, context });
+    }
+    let path = find_dockerfile(context.as_deref().unwrap_or(Path::new(".")), arguments.file.as_deref())?;
+    // With `-f <(generate)` a FIFO is as good as a file; in a context it would wait for ever.
+    if arguments.file.is_none() && !path.is_file() {
+        return Err(Error::input(format!("{} is not a regular file", quote_path(&path))));
+    }
+    let source = build::read_text(&path)?;
+    Ok(Text { name: path.display().to_string(), source, path: Some(path), context })
+}
+
+fn request(arguments: &Arguments, environment: &Environment, store: &crate::store::Store) -> Result<Request> {
+    let Text { name, source, path, context } = dockerfile(arguments)?;
     let ignore = match &context {
         Some(context) => build::ignore_file(context, path.as_deref())?,
         None => None,

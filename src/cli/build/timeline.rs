@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::build::Request;
 use crate::cli::timeline::{Form, Recording, draw};
 use crate::error::{Error, Result, quote_path};
 
@@ -27,9 +28,9 @@ impl TimelineArguments {
     }
 
     /// Writes the picture, if one was asked for; also of a build that failed.
-    pub fn write(&self, recording: &Recording, name: &str) -> Result<()> {
+    pub fn write(&self, recording: &Recording, request: &Request) -> Result<()> {
         let Some(path) = &self.timeline else { return Ok(()) };
-        std::fs::write(path, draw(recording, name, self.form()?)).map_err(|e| Error::io("write", path, e))
+        std::fs::write(path, draw(recording, &title(request), self.form()?)).map_err(|e| Error::io("write", path, e))
     }
 
     fn form(&self) -> Result<Form> {
@@ -40,5 +41,12 @@ impl TimelineArguments {
             _ => Err(Error::input(format!("`--timeline` can't tell what to write to {}", quote_path(path)))
                 .hint("end the name in .html or .svg")),
         }
+    }
+}
+
+fn title(request: &Request) -> String {
+    match request.tags.first() {
+        Some(tag) => format!("Build of {}", tag.familiar()),
+        None => format!("Build of {}", request.name),
     }
 }
