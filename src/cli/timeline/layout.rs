@@ -232,7 +232,7 @@ fn step_bar(scale: &Scale, step: &Step, (y, height): (f64, f64), critical: bool)
 fn kind(step: &Step) -> Kind {
     match (step.outcome, step.instruction().as_str()) {
         (Some(Outcome::Cached), _) => Kind::Cached,
-        (Some(Outcome::Failed) | None, _) => Kind::Failed,
+        (Some(Outcome::Failed | Outcome::Stopped) | None, _) => Kind::Failed,
         (_, "FROM") => Kind::Base,
         (_, "RUN") => Kind::Run,
         (_, "COPY" | "ADD") => Kind::Copy,
@@ -246,6 +246,7 @@ pub fn time(step: &Step) -> String {
     match step.outcome {
         Some(Outcome::Cached) => "cached".into(),
         Some(Outcome::Failed) => format!("✗ {taken}"),
+        Some(Outcome::Stopped) => "stopped".into(),
         _ => taken,
     }
 }
