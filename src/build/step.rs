@@ -34,13 +34,15 @@ impl Engine<'_> {
         let id = next_id();
         self.sink.event(Event::StepStarted { id, stage: &self.name(stage), number, total, text: &instruction.original });
         let start = Instant::now();
+        let below = state.layers.len();
         let result = self.act(stage, state, instruction, id);
         let outcome = match &result {
             Ok(outcome) => *outcome,
             Err(_) if self.stop.is_stopped() => Outcome::Stopped,
             Err(_) => Outcome::Failed,
         };
-        self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed() });
+        let layer = state.layers.get(below).map(|layer| layer.descriptor.size);
+        self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed(), layer });
         result.map(drop).map_err(|e| locate(self.file, e, instruction))
     }
 
