@@ -19,7 +19,7 @@ use super::passwd::Accounts;
 use super::plan::{Stage, find_stage, locate};
 use super::resolve::{self, Action, Copy, Resolver};
 use super::sources::{Selection, Source};
-use super::state::State;
+use super::state::{Certainty, State};
 use super::{config_step, run};
 
 impl Engine<'_> {
@@ -58,6 +58,11 @@ impl Engine<'_> {
                 }
                 return Ok(Outcome::Done);
             }
+            Action::Workdir(path) if state.certainty == Certainty::Guessed => {
+                state.config.config.working_dir.clone_from(path);
+                (Made::planned(), format!("WORKDIR {path}"))
+            }
+            _ if self.is_guess(state, &action) => (Made::planned(), instruction.original.clone()),
             Action::Run(command) => (self.run(state, command, id)?, resolve::run_history(state, command)),
             Action::Copy(copy) => (self.copy(stage, state, copy)?, instruction.original.clone()),
             Action::Workdir(path) => {
@@ -67,8 +72,18 @@ impl Engine<'_> {
             }
         };
         let outcome = made.outcome;
+        if outcome == Outcome::Planned {
+            state.certainty = Certainty::Guessed;
+        }
         state.record(Some(made.created), history, made.layer);
         Ok(outcome)
+    }
+
+    /// Whether a dry run can't know what the step would be: what it stands on or copies from would be made first.
+    fn is_guess(&self, state: &State, action: &Action) -> bool {
+        let Action::Copy(Copy { from: Some(from), .. }) = action else { return state.certainty == Certainty::Guessed };
+        let source = find_stage(&self.plan.stages, from).and_then(|index| self.state(index).ok());
+        state.certainty == Certainty::Guessed || source.is_some_and(|source| source.certainty == Certainty::Guessed)
     }
 
     fn run(&self, state: &State, command: &resolve::Command, id: u64) -> Result<Made> {

@@ -142,16 +142,8 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     for bind in &arguments.bind {
         mounts.push(parse_bind(bind)?);
     }
-    // Without a name there is one user, the caller, and nothing to tell apart; with one, who owns what begins to matter.
-    let named = arguments.user.is_some() || !target.config.user.is_empty();
-    let default = if named { EmulationArgument::Consistent } else { EmulationArgument::None };
-    let mode = info::emulation(target.store.as_ref(), arguments.root_emulation.unwrap_or(default).into())?;
-    let (id_map, emulation) = if mode == rootemu::Mode::None {
-        (IdMap { inside_uid: identity.uid, inside_gid: identity.gid }, None)
-    } else {
-        (IdMap::ROOT, emulation(mode, &identity, &target.view)?)
-    };
     let binfmt = target.platform.as_ref().map_or(Ok(Vec::new()), |platform| sandbox::interpreters(platform, &environment.programs()))?;
+    let (id_map, emulation) = emulated(&arguments, &target, &identity, &binfmt)?;
     let spec = Spec {
         root: target.root.clone(),
         id_map,
@@ -190,6 +182,22 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
         render::error(&error);
     }
     Ok(ExitCode::from(code))
+}
+
+/// Who the command is, and how root is emulated for it.
+fn emulated(arguments: &Arguments, target: &Target, identity: &Identity, binfmt: &[String]) -> Result<(IdMap, Option<serde_json::Value>)> {
+    // Without a name there is one user, the caller, and nothing to tell apart; with one, who owns what begins to matter. Only root of
+    // the namespace may register interpreters, so that the caller must be emulated.
+    let named = arguments.user.is_some() || !target.config.user.is_empty();
+    let default = if named || !binfmt.is_empty() { EmulationArgument::Consistent } else { EmulationArgument::None };
+    let mode = info::emulation(target.store.as_ref(), arguments.root_emulation.unwrap_or(default).into())?;
+    if mode == rootemu::Mode::None && !binfmt.is_empty() {
+        Ok((IdMap::ROOT, None))
+    } else if mode == rootemu::Mode::None {
+        Ok((IdMap { inside_uid: identity.uid, inside_gid: identity.gid }, None))
+    } else {
+        Ok((IdMap::ROOT, emulation(mode, identity, &target.view)?))
+    }
 }
 
 fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
