@@ -15,6 +15,7 @@ mod layers;
 mod pipe;
 mod pipeline;
 mod pull;
+pub mod read;
 
 pub use client::{Client, ClientSettings};
 pub use download::{DownloadRequest, Downloaded, download};

@@ -102,7 +102,7 @@ impl Git<'_> {
     fn failure(&self, action: &str, stderr: &str) -> Error {
         let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
         let telling = |line: &&str| line.starts_with("fatal:") || line.starts_with("error:") || line.starts_with("ssh:");
-        let line = lines().rfind(telling).or_else(|| lines().last()).unwrap_or("it says nothing");
+        let line = lines().rfind(telling).or_else(|| lines().next_back()).unwrap_or("it says nothing");
         // Git adds advice for ssh after what went wrong.
         let line = match line.starts_with("fatal: Could not read from remote repository") {
             true => lines().find(|line| !line.starts_with("Warning:")).unwrap_or(line),
