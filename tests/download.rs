@@ -199,7 +199,8 @@ fn an_unchanged_url_is_not_downloaded_twice() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
     let client = transfer::Client::new(ClientSettings::default());
-    let tags: [(fn(usize) -> String, bool); 3] = [
+    type Tag = fn(usize) -> String;
+    let tags: [(Tag, bool); 3] = [
         (|n| format!("ETag: \"{n}\""), false),
         (|n| format!("ETag: W/\"{n}\""), true),
         (|n| format!("Last-Modified: Sun, 06 Nov 1994 08:49:3{n} GMT"), false),

@@ -101,7 +101,9 @@ impl Git<'_> {
     /// An error with git's own last line.
     fn failure(&self, action: &str, stderr: &str) -> Error {
         let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
-        let telling = |line: &&str| line.starts_with("fatal:") || line.starts_with("error:") || line.starts_with("ssh:");
+        // That a submodule could not be cloned is said after why.
+        let wraps = |line: &str| line.starts_with("fatal: clone of") || line.contains("into submodule path");
+        let telling = |line: &&str| ["fatal:", "error:", "ssh:"].iter().any(|start| line.starts_with(start)) && !wraps(line);
         let line = lines().rfind(telling).or_else(|| lines().next_back()).unwrap_or("it says nothing");
         // Git adds advice for ssh after what went wrong.
         let line = match line.starts_with("fatal: Could not read from remote repository") {
