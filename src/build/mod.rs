@@ -13,6 +13,7 @@ mod image;
 mod key;
 mod passwd;
 mod plan;
+mod remote;
 mod resolve;
 mod run;
 mod schedule;

@@ -7,6 +7,7 @@ use super::environment::Environment;
 use super::render::{self, Printer, Progress};
 use crate::error::Result;
 use crate::oci::{Platform, Reference};
+use crate::transfer::git::GitSettings;
 use crate::transfer::{self, Client, ClientSettings, PullOptions};
 
 #[derive(clap::Args)]
@@ -71,6 +72,12 @@ impl RegistryArguments {
             home: environment.home(),
             attempts: self.retry.map(|again| again.saturating_add(1)),
             first_delay: self.retry_delay,
+            git: GitSettings {
+                search_path: environment.variable("PATH").map(str::to_owned),
+                ssh_agent: environment.variable("SSH_AUTH_SOCK").map(str::to_owned),
+                proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+                ca_file: ["GIT_SSL_CAINFO", "SSL_CERT_FILE"].iter().find_map(|name| environment.variable(name)).map(PathBuf::from),
+            },
         })
     }
 

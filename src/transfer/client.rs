@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::git::GitSettings;
 use crate::error::Result;
 use crate::event::{Silent, Sink};
 use crate::registry::{self, Credentials, Patience, RegistriesConf, Settings, TlsVerify};
@@ -29,6 +30,8 @@ pub struct ClientSettings {
     pub attempts: Option<u32>,
     /// Wait before the second attempt; `None` for the usual one.
     pub first_delay: Option<Duration>,
+    /// For git.
+    pub git: GitSettings,
 }
 
 /// A client of all registries; nothing is read or connected before it is used.
@@ -48,6 +51,11 @@ impl Client {
     #[must_use]
     pub fn with_notices(self, notices: Arc<dyn Sink>) -> Self {
         Self { notices, ..self }
+    }
+
+    /// What the command line and the environment say.
+    pub(super) fn settings(&self) -> &ClientSettings {
+        &self.settings
     }
 
     /// The client proper. Errors: an unreadable configuration file.
