@@ -56,23 +56,23 @@ fn two_storage_directories_agree() {
     let tar = first.path("base.tar");
     first.ok(["export", "base", "-o", tar.to_str().unwrap()]);
     let one = rig(&tar);
-    for number in 0..DOCKERFILES.len() {
+    for (number, _) in DOCKERFILES.iter().enumerate() {
         let ran = build(&one, number, &[]);
         assert_eq!(ran.code, Some(0), "{ran}");
     }
     // Long enough for every time stamp of a file to differ by seconds.
     std::thread::sleep(Duration::from_secs(2));
     let two = rig(&tar);
-    for number in 0..DOCKERFILES.len() {
+    for (number, dockerfile) in DOCKERFILES.iter().enumerate() {
         let ran = build(&two, number, &["--jobs", "1"]);
         assert_eq!(ran.code, Some(0), "{ran}");
-        assert_eq!(digest(&one, number), digest(&two, number), "{}", DOCKERFILES[number]);
+        assert_eq!(digest(&one, number), digest(&two, number), "{dockerfile}");
     }
     // And once more without the cache.
-    for number in 0..DOCKERFILES.len() {
+    for (number, dockerfile) in DOCKERFILES.iter().enumerate() {
         let before = digest(&two, number);
         assert_eq!(build(&two, number, &["--no-cache"]).code, Some(0));
-        assert_eq!(before, digest(&two, number), "{}", DOCKERFILES[number]);
+        assert_eq!(before, digest(&two, number), "{dockerfile}");
     }
 }
 
