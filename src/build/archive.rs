@@ -5,19 +5,16 @@ use std::io::Read;
 use crate::error::{Result, quote};
 use crate::oci::ImagePath;
 use crate::rootfs::compress::{Compression, decompress};
-use crate::rootfs::view::{Node, View};
 use crate::rootfs::writer::LayerWriter;
 
-/// Unpacks an archive below a directory.
-pub fn unpack(writer: &mut LayerWriter, target: &ImagePath, view: &View, node: &Node, owner: Option<(u32, u32)>) -> Result<()> {
-    let tar = decompress(view.open(node)?)?;
-    let name = quote(node.path.to_string());
-    writer.unpack_onto(target, tar, owner).map_err(|e| e.context(format!("can't unpack {name}")))?;
-    Ok(())
+/// Unpacks an archive called `name` below a directory. Without `owner`, members keep theirs.
+pub fn unpack(writer: &mut LayerWriter, target: &ImagePath, file: impl Read + Send, name: &str, owner: Option<(u32, u32)>) -> Result<()> {
+    let unpacked = writer.unpack_onto(target, decompress(file)?, owner);
+    unpacked.map(drop).map_err(|e| e.context(format!("can't unpack {}", quote(name))))
 }
 
 /// Whether a file is a tar archive behind any compression that ADD knows.
-pub fn is_tar(file: std::fs::File) -> Result<bool> {
+pub fn is_tar(file: impl Read + Send) -> Result<bool> {
     let mut file = file;
     let mut start = [0; 512];
     let length = read_full(&mut file, &mut start);

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use crate::error::{Error, Result, quote};
 use crate::oci::ImagePath;
 use crate::rootfs::assemble::{Body, Digested, Piece, check_length};
-use crate::rootfs::meta::{Kind, Meta, Mtime};
+use crate::rootfs::meta::{Kind, Meta, Mtime, Times};
 use crate::rootfs::view::{Follow, Met, View};
 use crate::rootfs::writer::{Content, LayerWriter};
 
@@ -55,8 +55,8 @@ pub struct Rules {
     pub owner: Option<(u32, u32)>,
     /// `--chmod`.
     pub chmod: Option<Chmod>,
-    /// The time everything gets (SOURCE_DATE_EPOCH).
-    pub time: Option<Mtime>,
+    /// What becomes of times.
+    pub times: Times,
     /// The time of directories that exist only because something is copied into them.
     pub now: Mtime,
 }
@@ -72,9 +72,7 @@ impl Rules {
         {
             meta.mode = chmod.apply(meta.mode, meta.kind == Kind::Directory);
         }
-        if let Some(time) = self.time {
-            meta.mtime = time;
-        }
+        meta.mtime = self.times.of(meta.mtime);
     }
 
     fn applied(&self, meta: &Meta) -> Meta {
@@ -194,12 +192,18 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Places a file that is given in the Dockerfile.
-    pub fn bytes(&mut self, name: &[u8], bytes: &'a [u8], destination: &Destination) -> Result<()> {
+    /// Where a file of this name goes; makes the directories above.
+    pub fn file(&mut self, name: &[u8], destination: &Destination) -> Result<ImagePath> {
         let target = self.resolve(&destination.path)?;
         let directory = destination.directory || self.at(&target)?.is_some_and(|there| there.kind == Kind::Directory);
         let target = if directory { target.child(name) } else { target };
         self.make_dirs(&target.parent().unwrap_or_default())?;
+        Ok(target)
+    }
+
+    /// Places a file that is given in the Dockerfile.
+    pub fn bytes(&mut self, name: &[u8], bytes: &'a [u8], destination: &Destination) -> Result<()> {
+        let target = self.file(name, destination)?;
         let owner = self.rules.owner.unwrap_or_default();
         let plain = Meta { uid: owner.0, gid: owner.1, mtime: self.rules.now, ..Meta::new(Kind::File, 0o644) };
         self.set(target, self.rules.applied(&plain), What::Bytes(bytes))
@@ -213,7 +217,7 @@ impl<'a> Plan<'a> {
                 Some(meta) if meta.kind == Kind::Directory => {}
                 Some(_) => return Err(Error::input(format!("{} is not a directory", quote(dir.to_string())))),
                 None => {
-                    let mtime = self.rules.time.unwrap_or(self.rules.now);
+                    let mtime = self.rules.times.of(self.rules.now);
                     self.set(dir, Meta { uid, gid, mtime, ..Meta::new(Kind::Directory, PARENT_MODE) }, What::Plain)?;
                 }
             }

@@ -3,8 +3,10 @@
 //! Files whose content is not known must be read for the key and again for the layer. The first time an instruction is met, no old result can
 //! answer for it, so then the layer is made before it is looked up and everything is read once.
 
+use std::collections::HashMap;
+
 use crate::error::{Error, Result, quote};
-use crate::oci::{DiffId, Digest, Hasher};
+use crate::oci::{ChainId, DiffId, Digest, Hasher, ImagePath};
 use crate::rootfs::assemble::{Assembly, assemble};
 use crate::rootfs::hash::in_parallel;
 use crate::rootfs::meta::{Kind, Meta, Mtime};
@@ -12,23 +14,34 @@ use crate::rootfs::view::View;
 use crate::rootfs::writer::LayerWriter;
 use crate::store::{Draft, Layer, StepRecord};
 
-use super::Cache;
-use super::archive::is_tar;
+use super::archive::{self, is_tar};
+use super::cache::Made;
 use super::copy::{Archives, Plan, Rules};
+use super::engine::Engine;
 use super::key::Key;
 use super::passwd::Accounts;
 use super::plan::{Stage, find_stage};
+use super::remote::{self, Fetched};
 use super::resolve::{Copy, Link};
 use super::selection::{Entry, Selection};
 use super::sources::{Source, Wanted};
 use super::state::State;
-use super::step::{Engine, Made};
+use super::{Cache, Execution};
 
 /// Where a COPY copies from.
 struct Origin {
     view: View,
     /// The layers, unless it is the build context.
     stack: Option<Vec<DiffId>>,
+}
+
+/// All that a layer is made from, but for the selection.
+struct Work<'a> {
+    base: View,
+    origin: Origin,
+    copy: &'a Copy,
+    chown: Option<(u32, u32)>,
+    fetched: Vec<Fetched>,
 }
 
 /// A layer that is made and not yet kept.
@@ -53,7 +66,7 @@ impl Ready {
 
 impl Engine<'_> {
     /// Does a COPY or ADD.
-    pub(super) fn copy(&mut self, stage: &Stage<'_>, state: &State, copy: &Copy) -> Result<Made> {
+    pub(super) fn copy(&self, stage: &Stage<'_>, state: &State, copy: &Copy) -> Result<Made> {
         let image = View::new(self.store.stack(&state.stack())?);
         let chown = copy.chown.as_deref().map(|owner| Accounts::of(&image)?.owner(owner)).transpose()?;
         // A linked layer knows nothing of those below: it is made once for all bases.
@@ -61,20 +74,19 @@ impl Engine<'_> {
             Link::Linked => (View::new(Vec::new()), Digest::of("linked")),
             Link::Placed => (image, state.chain()),
         };
-        let origin = self.origin(stage, copy)?;
-        let known = self.known_content(&origin, copy)?;
+        let work = Work { base, origin: self.origin(stage, copy)?, copy, chown, fetched: remote::fetch(self, &copy.remotes)? };
         let mut selection = None;
         let mut early = None;
-        let content = match known {
+        let content = match self.known_content(&work)? {
             Some(content) => content,
             None => {
-                let mut found = self.select(&origin, copy)?;
-                if !found.unknown().is_empty() && self.is_new(&origin, copy)? {
-                    early = Some(self.make(&base, &origin, &mut found, copy, chown)?);
+                let mut found = self.select(&work)?;
+                if !found.unknown().is_empty() && self.is_new(&work)? {
+                    early = Some(self.make(&work, &mut found)?);
                 }
-                self.hash(&origin, &mut found)?;
-                let content = found.digest(&origin.view)?;
-                self.remember_content(&origin, copy, content)?;
+                self.hash(&work.origin, &mut found)?;
+                let content = found.digest(&work.origin.view)?;
+                self.remember_content(&work, content)?;
                 selection = Some(found);
                 content
             }
@@ -83,15 +95,18 @@ impl Engine<'_> {
         key.field(content.bytes()).field(copy.destination.key());
         key.field(format!("{chown:?} {:?} {:?} {:?}", copy.chmod, copy.archives, copy.shape));
         key.list(copy.inline.iter().flat_map(|(name, text)| [name, text]));
+        if !work.fetched.is_empty() {
+            key.list(work.fetched.iter().map(Fetched::key)).list(&copy.exclude_patterns);
+        }
         self.cached(key.finish(), |engine| {
             if let Some(early) = early {
                 return early.commit();
             }
             let mut selection = match selection {
                 Some(selection) => selection,
-                None => engine.select(&origin, copy)?,
+                None => engine.select(&work)?,
             };
-            engine.make(&base, &origin, &mut selection, copy, chown)?.commit()
+            engine.make(&work, &mut selection)?.commit()
         })
     }
 
@@ -101,23 +116,23 @@ impl Engine<'_> {
         }
         let Some(from) = &copy.from else {
             let no_context = || Error::input("there is no build context").hint("give a directory: `rootling build -f - DIR`");
-            return Ok(Origin { view: self.context.as_ref().ok_or_else(no_context)?.view().clone(), stack: None });
+            return Ok(Origin { view: self.context.ok_or_else(no_context)?.view().clone(), stack: None });
         };
         let stack = match find_stage(&self.plan.stages, from) {
-            Some(index) => match self.stages.get(&index) {
-                Some(state) => state.stack(),
-                None => return Err(Error::input(format!("stage {} is not built before this one", quote(from)))),
-            },
+            Some(index) if index < stage.index => self.state(index)?.stack(),
+            // A trigger of a base image can't know what there is.
+            Some(_) => return Err(Error::input(format!("stage {} is not built before this one", quote(from)))),
             None if from == "scratch" => Vec::new(),
-            None => self.image(from, stage)?.config.rootfs.diff_ids,
+            None => self.image(from, &stage.platform)?.config.rootfs.diff_ids,
         };
         Ok(Origin { view: View::new(self.store.stack(&stack)?), stack: Some(stack) })
     }
 
     /// What a COPY reads.
-    fn select(&self, origin: &Origin, copy: &Copy) -> Result<Selection> {
+    fn select(&self, work: &Work<'_>) -> Result<Selection> {
+        let Work { origin, copy, .. } = work;
         let wanted = Wanted { patterns: &copy.sources, excludes: &copy.excludes, shape: copy.shape };
-        let (None, Some(context)) = (&origin.stack, &self.context) else {
+        let (None, Some(context)) = (&origin.stack, self.context) else {
             let name = quote(copy.from.as_deref().unwrap_or_default());
             return Source { view: &origin.view, host: None, ignore: None, name }.select(&wanted);
         };
@@ -128,7 +143,7 @@ impl Engine<'_> {
 
     /// Fills in the digests that are missing.
     fn hash(&self, origin: &Origin, selection: &mut Selection) -> Result<()> {
-        if let (None, Some(context)) = (&origin.stack, &self.context) {
+        if let (None, Some(context)) = (&origin.stack, self.context) {
             return context.hash(selection);
         }
         let files = selection.unknown();
@@ -138,27 +153,30 @@ impl Engine<'_> {
     }
 
     /// The digest of what is selected from an image, remembered by the image's layers and the patterns: they can't change.
-    fn known_content(&self, origin: &Origin, copy: &Copy) -> Result<Option<Digest>> {
-        let Some(stack) = &origin.stack else { return Ok(None) };
-        let record = self.store.step_get(&content_key(stack, copy))?;
+    fn known_content(&self, work: &Work<'_>) -> Result<Option<Digest>> {
+        let Some(stack) = &work.origin.stack else { return Ok(None) };
+        let record = self.store.step_get(&content_key(stack, work.copy))?;
         Ok(record.and_then(|record| record.value.as_str().and_then(|text| text.parse().ok())))
     }
 
-    fn remember_content(&self, origin: &Origin, copy: &Copy, content: Digest) -> Result<()> {
-        let Some(stack) = &origin.stack else { return Ok(()) };
+    fn remember_content(&self, work: &Work<'_>, content: Digest) -> Result<()> {
+        let Some(stack) = &work.origin.stack else { return Ok(()) };
         let record = StepRecord { layers: stack.clone(), blobs: Vec::new(), value: content.to_string().into() };
-        self.store.step_put(&content_key(stack, copy), &record)
+        self.store.step_put(&content_key(stack, work.copy), &record)
     }
 
     /// Whether no old result can answer, as far as one can tell without reading: the instruction has never been met with this origin, or none is
     /// asked for.
-    fn is_new(&self, origin: &Origin, copy: &Copy) -> Result<bool> {
+    fn is_new(&self, work: &Work<'_>) -> Result<bool> {
+        if self.request.execution == Execution::Dry {
+            return Ok(false);
+        }
         let mut key = Key::new(&Digest::of("met"), "COPY");
-        match (&origin.stack, &self.context) {
+        match (&work.origin.stack, self.context) {
             (None, Some(context)) => key.field(context.directory().as_os_str().as_encoded_bytes()),
-            _ => key.field(copy.from.as_deref().unwrap_or_default()),
+            _ => key.field(work.copy.from.as_deref().unwrap_or_default()),
         };
-        key.list(&copy.sources).field(copy.destination.key());
+        key.list(&work.copy.sources).field(work.copy.destination.key());
         let key = key.finish();
         let met = self.store.step_get(&key)?.is_some();
         if !met {
@@ -168,13 +186,14 @@ impl Engine<'_> {
     }
 
     /// Makes the layer, and fills in the digests of what was read for it.
-    fn make(&self, base: &View, origin: &Origin, selection: &mut Selection, copy: &Copy, chown: Option<(u32, u32)>) -> Result<Ready> {
-        let epoch = self.request.epoch.map(Mtime::from_secs);
-        let now = epoch.unwrap_or_else(|| Mtime::from_secs(jiff::Timestamp::now().as_second()));
+    fn make(&self, work: &Work<'_>, selection: &mut Selection) -> Result<Ready> {
+        let Work { base, origin, copy, chown, fetched } = work;
+        let times = self.request.times;
+        let now = Mtime::from_secs(times.epoch().unwrap_or_else(|| jiff::Timestamp::now().as_second()));
         let owner = chown.or_else(|| copy.from.is_none().then_some((0, 0)));
-        let rules = Rules { owner, chmod: copy.chmod.clone(), time: epoch, now };
-        if copy.archives == Archives::Unpack && holds_archive(origin, selection)? {
-            return self.unpack(base, origin, selection, copy, (&rules, chown));
+        let rules = Rules { owner, chmod: copy.chmod.clone(), times, now };
+        if !fetched.is_empty() || copy.archives == Archives::Unpack && holds_archive(origin, selection)? {
+            return self.write(work, selection, &rules);
         }
         let draft = self.store.draft()?;
         let mut plan = Plan::new(base, &origin.view, &rules);
@@ -188,49 +207,44 @@ impl Engine<'_> {
             return Ok(Ready::Nothing);
         }
         let (pieces, entries) = plan.pieces();
-        let root = base.lookup(&crate::oci::ImagePath::root())?.map_or_else(|| Meta::new(Kind::Directory, PARENT_MODE), |node| node.meta);
+        let root = base.lookup(&ImagePath::root())?.map_or_else(|| Meta::new(Kind::Directory, PARENT_MODE), |node| node.meta);
         let change = |meta: &mut Meta| rules.apply(meta);
         let made = assemble(draft.path(), &Assembly { pieces: &pieces, root: &root, view: &origin.view, change: &change })?;
-        let mut digests = std::collections::HashMap::new();
+        let mut digests = HashMap::new();
         for (piece, now, digest) in made.digests {
             let Some(entry) = entries[piece] else { continue };
-            if let (Some(context), Some(listed)) = (&self.context, &entry.listed) {
+            if let (Some(context), Some(listed)) = (self.context, &entry.listed) {
                 context.remember(listed, &now, digest);
             }
             digests.insert(entry.node.path.clone(), digest);
         }
-        drop(pieces);
-        drop(entries);
+        drop((pieces, entries));
         selection.learn(|entry| digests.get(&entry.node.path).copied());
         Ok(Ready::Packed(draft, DiffId(made.diff_id), made.size))
     }
 
-    /// Where archives are among the sources, one source after the other.
-    fn unpack(
-        &self,
-        base: &View,
-        origin: &Origin,
-        selection: &Selection,
-        copy: &Copy,
-        (rules, chown): (&Rules, Option<(u32, u32)>),
-    ) -> Result<Ready> {
+    /// Makes a layer one source after the other, where archives are unpacked or what was fetched is put among them.
+    fn write(&self, work: &Work<'_>, selection: &Selection, rules: &Rules) -> Result<Ready> {
+        let Work { base, origin, copy, chown, fetched } = work;
         let draft = self.store.draft()?;
-        let mut writer = LayerWriter::create(draft.path(), base.clone())?;
+        let mut writer = LayerWriter::create(draft.path(), base.clone())?.with_times(self.request.times);
         for item in &selection.items {
-            let view = writer.view().clone();
-            let mut plan = Plan::new(&view, &origin.view, rules);
-            if is_archive(origin, &item.own)? {
+            let below = writer.view().clone();
+            let mut plan = Plan::new(&below, &origin.view, rules);
+            if copy.archives == Archives::Unpack && is_archive(origin, &item.own)? {
                 let target = plan.directory(&copy.destination)?;
                 plan.write(&mut writer)?;
-                // Without `--chown` members keep their owners.
-                super::archive::unpack(&mut writer, &target, &origin.view, &item.own.node, chown)?;
+                let (file, name) = (origin.view.open(&item.own.node)?, item.own.node.path.to_string());
+                archive::unpack(&mut writer, &target, file, &name, *chown)?;
                 continue;
             }
             plan.item(item, &copy.destination)?;
             plan.write(&mut writer)?;
         }
-        let view = writer.view().clone();
-        let mut plan = Plan::new(&view, &origin.view, rules);
+        let place = remote::Place { copy, chown: *chown, rules };
+        fetched.iter().try_for_each(|fetched| fetched.write(self, &mut writer, &place))?;
+        let below = writer.view().clone();
+        let mut plan = Plan::new(&below, &origin.view, rules);
         for (name, text) in &copy.inline {
             plan.bytes(name.as_bytes(), text.as_bytes(), &copy.destination)?;
         }
@@ -243,7 +257,7 @@ impl Engine<'_> {
 const PARENT_MODE: u32 = 0o755;
 
 fn content_key(stack: &[DiffId], copy: &Copy) -> Digest {
-    let chain = crate::oci::ChainId::of(stack).map_or_else(|| Digest::of("scratch"), |chain| chain.0);
+    let chain = ChainId::of(stack).map_or_else(|| Digest::of("scratch"), |chain| chain.0);
     let mut key = Key::new(&chain, "content 2");
     key.list(&copy.sources).list(&copy.exclude_patterns).field(format!("{:?}", copy.shape));
     key.finish()

@@ -1,25 +1,32 @@
 //! Dockerfile to image: plan, then for each step resolve, key, look up, do, commit.
 //!
-//! Deliberately not here: text (that is `dockerfile`), HTTP, mounts, and printing. The engine is one short loop, in `step`.
+//! Deliberately not here: text (that is `dockerfile`), HTTP, mounts, and printing. `engine` runs stages, `step` is its short loop.
 
 mod archive;
 mod base;
+mod cache;
 mod chmod;
 mod config_step;
 mod context;
 mod copy;
 mod copying;
+mod engine;
 mod filter;
+mod image;
 mod key;
 mod passwd;
 mod plan;
+mod remote;
 mod resolve;
 mod run;
+mod schedule;
 mod scope;
 mod selection;
 mod sources;
+mod squash;
 mod state;
 mod step;
+mod stop;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,19 +34,18 @@ use std::path::PathBuf;
 use crate::dockerfile;
 use crate::error::Result;
 use crate::event::Sink;
-use crate::oci::{Descriptor, Digest, Manifest, Platform, Reference, media_type};
+use crate::oci::{Descriptor, Digest, Platform, Reference};
 use crate::rootemu;
-use crate::store::{ImageRecord, StepRecord, Store, WorkspaceKind};
+use crate::rootfs::meta::Times;
+use crate::store::{Store, WorkspaceKind};
 use crate::transfer;
 
 pub use context::{ignore_file, read_text};
+pub use image::{Additions, Annotation, Layers};
 pub use passwd::{Accounts, Identity};
 pub use run::{emulation, file as file_mount};
 pub use scope::PREDEFINED as PREDEFINED_ARGUMENTS;
 pub use state::DEFAULT_PATH;
-
-use key::Key;
-use state::State;
 
 /// Everything a build depends on, as plain data.
 pub struct Request {
@@ -57,8 +63,10 @@ pub struct Request {
     pub target: Option<String>,
     /// `--build-arg`.
     pub arguments: BTreeMap<String, String>,
-    /// The platform to build for.
-    pub platform: Platform,
+    /// The platforms to build for; at least one, each once. With several the image is an index.
+    pub platforms: Vec<Platform>,
+    /// How many stages may be under way at a time.
+    pub width: usize,
     /// Whether old results answer for steps.
     pub cache: Cache,
     /// Where bases come from.
@@ -69,8 +77,16 @@ pub struct Request {
     pub workspace: WorkspaceKind,
     /// Proxy variables of the machine, for RUN.
     pub proxies: BTreeMap<String, String>,
-    /// `SOURCE_DATE_EPOCH` in seconds: the time of all that is made.
-    pub epoch: Option<i64>,
+    /// What the image gets besides what the Dockerfile says.
+    pub additions: Additions,
+    /// What becomes of a stage whose command failed.
+    pub failed: Failed,
+    /// Whether anything is done.
+    pub execution: Execution,
+    /// Directories of this machine's programs (`PATH`): emulators of other architectures.
+    pub programs: Vec<PathBuf>,
+    /// What becomes of the times of files in new layers; a time set here is that of the image and its history too.
+    pub times: Times,
 }
 
 /// Whether old results answer for steps.
@@ -80,6 +96,24 @@ pub enum Cache {
     Use,
     /// No, but new results are remembered.
     Ignore,
+}
+
+/// Whether a build does anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Execution {
+    /// All that is needed.
+    Full,
+    /// Nothing: it is found out which steps are remembered.
+    Dry,
+}
+
+/// What becomes of a stage whose command failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// Nothing is left of it.
+    Drop,
+    /// It is an image, for its user to look around.
+    Keep,
 }
 
 /// Where bases come from.
@@ -92,46 +126,50 @@ pub enum Bases {
 }
 
 /// A finished build.
+#[derive(Clone, Debug)]
 pub struct Built {
-    /// The image.
-    pub image: ImageRecord,
+    /// One image a platform, in the request's order.
+    pub images: Vec<BuiltImage>,
+    /// The index of them, if several platforms were asked for.
+    pub index: Option<Descriptor>,
+    /// The names they have in storage; at least one.
+    pub names: Vec<Reference>,
+}
+
+/// One platform's image.
+#[derive(Clone, Debug)]
+pub struct BuiltImage {
+    /// What it runs on.
+    pub platform: Platform,
+    /// Its manifest.
+    pub manifest: Descriptor,
     /// The config's digest: the image ID.
     pub id: Digest,
 }
 
-/// Builds.
-///
-/// Errors: the Dockerfile's (with position), a base that can't be had, a missing source, and [`FailedRun`] by `step`'s error kind; the storage
-/// directory then has all layers made so far, and no image.
-pub fn build(store: &Store, client: &transfer::Client, request: &Request, sink: &dyn Sink) -> Result<Built> {
-    let file = dockerfile::parse(&request.name, &request.source)?;
-    let host = Platform::host();
-    let options =
-        plan::Options { target: request.target.as_deref(), arguments: &request.arguments, platform: &request.platform, host: &host };
-    let plan = plan::plan(&file, &options)?;
-    if !plan.unused_arguments.is_empty() {
-        sink.event(crate::event::Event::Warning(&format!("build arguments that no ARG declares: {}", plan.unused_arguments.join(", "))));
+impl Built {
+    /// What stands for the whole: the image's ID, or the digest of the index.
+    pub fn id(&self) -> Digest {
+        self.index.as_ref().map_or_else(|| self.images[0].id, |index| index.digest)
     }
-    let mut engine = step::Engine::new(store, client, request, sink, &file, &plan)?;
-    let state = engine.execute()?;
-    engine.finish()?;
-    finish(store, request, &state)
 }
 
-/// Writes config, manifest and names.
-fn finish(store: &Store, request: &Request, state: &State) -> Result<Built> {
-    let created = created(store, request, state)?;
-    let config = state.image_config(&created).to_bytes();
-    let config_digest = store.put_blob(&config)?;
-    let descriptor = Descriptor::new(media_type::OCI_CONFIG, config_digest, config.len() as u64);
-    let manifest = Manifest::oci(descriptor, state.layers.iter().map(|layer| layer.descriptor.clone()).collect()).to_bytes();
-    let manifest = Descriptor::new(media_type::OCI_MANIFEST, store.put_blob(&manifest)?, manifest.len() as u64);
-    let mut images = request.tags.iter().map(|tag| store.put_image(tag, &manifest, None)).collect::<Result<Vec<_>>>()?;
-    let image = match images.pop() {
-        Some(image) => image,
-        None => store.put_image(&unnamed(&manifest.digest)?, &manifest, None)?,
-    };
-    Ok(Built { image, id: config_digest })
+/// Builds.
+///
+/// Errors: the Dockerfile's (with position), a base that can't be had, a missing source, and a failed RUN, with the command's exit code; the
+/// storage directory then has all layers made so far, and no image.
+pub fn build(store: &Store, client: &transfer::Client, request: &Request, sink: &dyn Sink) -> Result<Built> {
+    let file = dockerfile::parse(&request.name, &request.source)?;
+    let states = engine::execute(engine::Means { store, client, request, sink }, &file)?;
+    image::finish(store, request, states)
+}
+
+/// Goes through all steps without executing or pulling anything; the events say which would be executed.
+///
+/// Errors: as [`build`]'s, as far as they can be foreseen.
+pub fn rehearse(store: &Store, client: &transfer::Client, request: &Request, sink: &dyn Sink) -> Result<()> {
+    let file = dockerfile::parse(&request.name, &request.source)?;
+    engine::execute(engine::Means { store, client, request, sink }, &file).map(drop)
 }
 
 /// The name of an image that was given none: it can be found by its ID only.
@@ -146,27 +184,6 @@ pub fn is_unnamed(reference: &Reference) -> bool {
 
 const UNNAMED: &str = "localhost/unnamed";
 
-/// When the image was made: the epoch if one is given, else the time remembered for this very config, else now.
-///
-/// Remembering makes an unchanged rebuild give the same image; a config differs from itself only in its times.
-fn created(store: &Store, request: &Request, state: &State) -> Result<String> {
-    if let Some(epoch) = request.epoch {
-        return timestamp(epoch);
-    }
-    let mut key = Key::new(&state.chain(), "created");
-    key.field(state.undated_config().to_bytes());
-    let key = key.finish();
-    if request.cache == Cache::Use
-        && let Some(record) = store.step_get(&key)?
-        && let Some(created) = record.value.as_str()
-    {
-        return Ok(created.to_owned());
-    }
-    let now = now();
-    store.step_put(&key, &StepRecord { layers: state.stack(), blobs: Vec::new(), value: now.clone().into() })?;
-    Ok(now)
-}
-
 /// The present time as configs have it (RFC 3339).
 fn now() -> String {
     jiff::Timestamp::now().to_string()
@@ -175,5 +192,5 @@ fn now() -> String {
 /// Seconds since 1970 as configs have it.
 fn timestamp(seconds: i64) -> Result<String> {
     let time = jiff::Timestamp::from_second(seconds);
-    time.map(|time| time.to_string()).map_err(|e| crate::error::Error::input("SOURCE_DATE_EPOCH is out of range").cause(e))
+    time.map(|time| time.to_string()).map_err(|e| crate::error::Error::input("the time of the build is out of range").cause(e))
 }

@@ -3,12 +3,14 @@
 use crate::dockerfile::ast::{self, CopySource, Dockerfile, Instruction, Invocation, Kind, Security, Transfer};
 use crate::dockerfile::expand::{Expanded, Mode, expand};
 use crate::dockerfile::ignore::Ignore;
-use crate::error::{Error, Kind as ErrorKind, Result, quote};
+use crate::error::{Error, Kind as ErrorKind, Result, hide_credentials, quote};
 use crate::oci::ImagePath;
+use crate::transfer::git::Metadata;
 
 use super::chmod::Chmod;
 use super::config_step::Change;
 use super::copy::{Archives, Destination};
+use super::remote::{self, Remote};
 use super::sources::Shape;
 use super::state::State;
 
@@ -59,6 +61,8 @@ pub enum Network {
 pub struct Copy {
     /// Patterns, relative to the source's root.
     pub sources: Vec<String>,
+    /// What ADD fetches.
+    pub remotes: Vec<Remote>,
     /// Files given in the Dockerfile: name and text.
     pub inline: Vec<(String, String)>,
     /// Where to.
@@ -71,9 +75,9 @@ pub struct Copy {
     pub chmod: Option<Chmod>,
     /// ADD unpacks.
     pub archives: Archives,
-    /// `--exclude`, as written and as one.
+    /// `--exclude`, as written.
     pub exclude_patterns: Vec<String>,
-    /// `--exclude`.
+    /// `--exclude`, all as one.
     pub excludes: Ignore,
     /// `--parents`.
     pub shape: Shape,
@@ -187,28 +191,36 @@ impl Resolver<'_> {
             );
         }
         // An empty name is the context (BuildKit).
-        let from = copy.from.clone().filter(|from| !from.is_empty());
         let shape = if copy.parents { Shape::Parents } else { Shape::Flat };
-        for source in &copy.transfer.sources {
-            if let CopySource::Path(path) = source
-                && from.is_none()
-                && is_remote(&self.word(path)?)
-            {
-                return Err(Error::input(format!("COPY can't copy {}: it is not local", quote(path))).hint("ADD takes what is remote"));
-            }
+        let copy = Copy { shape, ..self.transfer(&copy.transfer, copy.from.clone().filter(|from| !from.is_empty()), Archives::Copy)? };
+        if let Some(url) = copy.sources.iter().find(|source| remote::is_web(source)) {
+            return Err(Error::input(format!("COPY can't download {}", quote(hide_credentials(url)))).hint("ADD can"));
         }
-        self.transfer(&copy.transfer, from, Archives::Copy, shape)
+        Ok(Action::Copy(copy))
     }
 
     fn add(&self, add: &ast::Add) -> Result<Action> {
-        if add.checksum.is_some() {
-            return Err(Error::input("`--checksum` is for what is downloaded").hint("leave it out: what a build context holds is known"));
+        let local = if add.unpack == Some(false) { Archives::Copy } else { Archives::Unpack };
+        let mut copy = self.transfer(&add.transfer, None, local)?;
+        let checksum = add.checksum.as_deref().map(|checksum| self.word(checksum)).transpose()?.filter(|checksum| !checksum.is_empty());
+        let flags = remote::Flags {
+            checksum: checksum.as_deref(),
+            metadata: if add.keep_git_dir { Metadata::Keep } else { Metadata::Drop },
+            archives: if add.unpack == Some(true) { Archives::Unpack } else { Archives::Copy },
+        };
+        let mut local = Vec::new();
+        for source in std::mem::take(&mut copy.sources) {
+            match Remote::parse(&source, &flags)? {
+                Some(remote) => copy.remotes.push(remote),
+                None => local.push(source),
+            }
         }
-        let archives = if add.unpack.unwrap_or(true) { Archives::Unpack } else { Archives::Copy };
-        self.transfer(&add.transfer, None, archives, Shape::Flat)
+        remote::check_flags(copy.remotes.len(), local.len() + copy.inline.len(), &flags)?;
+        copy.sources = local;
+        Ok(Action::Copy(copy))
     }
 
-    fn transfer(&self, transfer: &Transfer, from: Option<String>, archives: Archives, shape: Shape) -> Result<Action> {
+    fn transfer(&self, transfer: &Transfer, from: Option<String>, archives: Archives) -> Result<Copy> {
         let mut sources = Vec::new();
         let mut inline = Vec::new();
         for source in &transfer.sources {
@@ -221,11 +233,6 @@ impl Resolver<'_> {
                 }
             }
         }
-        if archives == Archives::Unpack
-            && let Some(url) = sources.iter().find(|source| is_remote(source))
-        {
-            return Err(unsupported("ADD of a URL").cause(format!("{} is not local", quote(url))));
-        }
         let destination = Destination::new(&self.word(&transfer.destination)?, &self.state.config.config.working_dir);
         if sources.len() + inline.len() > 1 && !destination.is_directory() {
             return Err(Error::input("several sources need a directory as destination").hint("end the destination with `/`"));
@@ -237,7 +244,8 @@ impl Resolver<'_> {
         let link = if transfer.link && chmod.is_none() { Link::Linked } else { Link::Placed };
         let exclude_patterns = self.words(&transfer.excludes)?;
         let excludes = Ignore::from_patterns(exclude_patterns.iter().map(String::as_str))?;
-        Ok(Action::Copy(Copy { sources, inline, destination, from, chown, chmod, archives, exclude_patterns, excludes, shape, link }))
+        let (remotes, shape) = (Vec::new(), Shape::Flat);
+        Ok(Copy { sources, remotes, inline, destination, from, chown, chmod, archives, exclude_patterns, excludes, shape, link })
     }
 
     fn expand(&self, text: &str, mode: Mode) -> Result<Expanded> {
@@ -261,19 +269,12 @@ impl Resolver<'_> {
 /// Whether this version executes an instruction: asked of all before the first is executed, since nothing is ignored in silence and
 /// nobody should wait for a long step to hear it.
 pub fn check_supported(instruction: &Instruction) -> Result<()> {
-    let mut missing: Vec<(&str, bool)> = Vec::new();
-    match &instruction.kind {
-        Kind::Run(run) => missing.extend([
-            ("RUN --mount", !run.mounts.is_empty()),
-            ("RUN --device", !run.devices.is_empty()),
-            ("RUN --security=insecure", run.security == Security::Insecure),
-        ]),
-        Kind::Add(add) => missing.extend([
-            ("ADD --keep-git-dir", add.keep_git_dir),
-            ("ADD of a URL", add.transfer.sources.iter().any(|s| matches!(s, CopySource::Path(path) if is_remote(path)))),
-        ]),
-        _ => {}
-    }
+    let Kind::Run(run) = &instruction.kind else { return Ok(()) };
+    let missing = [
+        ("RUN --mount", !run.mounts.is_empty()),
+        ("RUN --device", !run.devices.is_empty()),
+        ("RUN --security=insecure", run.security == Security::Insecure),
+    ];
     missing.into_iter().find(|(_, given)| *given).map_or(Ok(()), |(what, _)| Err(unsupported(what)))
 }
 
@@ -289,10 +290,6 @@ pub fn run_history(state: &State, command: &Command) -> String {
         None => command.argv.join(" "),
     });
     line
-}
-
-fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|scheme| source.starts_with(scheme))
 }
 
 /// What the grammar has and the engine not yet.

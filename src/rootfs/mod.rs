@@ -17,6 +17,7 @@
 pub mod assemble;
 pub mod compress;
 pub mod hash;
+pub mod listing;
 pub mod meta;
 pub mod pack;
 pub mod record;

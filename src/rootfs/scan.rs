@@ -101,7 +101,13 @@ struct Met {
     dir: Option<usize>,
 }
 
-/// What a directory holds.
+/// An entry, what was decided about it, and what is known of it.
+type Chosen<S> = (Source, Selection, S);
+
+/// What a directory is, if that is special, and what it holds.
+type Contents<S> = (Option<Box<Meta>>, Vec<Chosen<S>>);
+
+/// What is kept of a directory.
 #[derive(Default)]
 struct Listed {
     /// Sorted by name.
@@ -130,7 +136,7 @@ impl<S> State<S> {
         number
     }
 
-    fn add(&mut self, number: usize, special: Option<Box<Meta>>, entries: Vec<(Source, Selection, S)>) {
+    fn add(&mut self, number: usize, (special, entries): Contents<S>) {
         self.entries += entries.len();
         let met = entries.into_iter().map(|(source, selection, state)| {
             let dir = (source.kind == Kind::Directory).then(|| self.push_dir(source.path.clone(), state));
@@ -200,14 +206,14 @@ impl<S: Clone + Send + Sync> Work<'_, S> {
             state = self.lock();
             state.busy -= 1;
             match read {
-                Ok((special, entries)) => state.add(number, special, entries),
+                Ok(contents) => state.add(number, contents),
                 Err(error) => drop(state.error.get_or_insert(error)),
             }
             self.changed.notify_all();
         }
     }
 
-    fn read_dir(&self, path: &ImagePath, known: &S) -> Result<(Option<Box<Meta>>, Vec<(Source, Selection, S)>)> {
+    fn read_dir(&self, path: &ImagePath, known: &S) -> Result<Contents<S>> {
         let failed = |e| trouble(self.root, path, e);
         let dir = fs::open_dir_below(&self.root_fd, path.as_bytes()).map_err(failed)?;
         let mut entries = Vec::new();
@@ -243,7 +249,7 @@ fn special(dir: &OwnedFd, path: &ImagePath) -> Result<Option<Box<Meta>>> {
     }
     let stat = fs::stat_fd(dir).map_err(unread)?;
     let meta = entry::read(target, &stat, &Record::default(), path)?.meta;
-    Ok((meta.xattrs.len() > 0 || meta.needed_override().is_some()).then(|| Box::new(meta)))
+    Ok((!meta.xattrs.is_empty() || meta.needed_override().is_some()).then(|| Box::new(meta)))
 }
 
 pub(super) fn source(path: ImagePath, stat: &FileStat) -> Source {

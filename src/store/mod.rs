@@ -44,10 +44,11 @@ use std::sync::{Arc, Mutex};
 pub use blob::{BlobReader, BlobWriter};
 pub use format::VERSION;
 pub use gc::{Action, Keep, PruneOptions, PruneReport, Tally};
-pub use image::{Image, ImageRecord};
+pub use image::{Image, ImageRecord, Member};
 pub use layer::{Draft, Layer};
 pub use lock::{Lock, Work};
 pub use step::StepRecord;
+pub use unfinished::Scratch;
 pub use workspace::{CommitOptions, Workspace, WorkspaceKind, WorkspaceRoot};
 
 use crate::error::Result;

@@ -4,15 +4,23 @@
 //! missing skips with a reason, which is a failure under `CI=true`.
 
 mod build;
+mod check;
 mod concurrency;
 mod copy;
 mod corpus;
 mod formats;
 mod fulldisk;
 mod hostile;
+mod image_options;
 mod kill;
+mod platforms;
 mod registry;
+mod remote;
+mod reproducible;
 mod rig;
 mod run;
 mod served;
+mod stages;
+mod timeline;
+mod web;
 mod workspace;

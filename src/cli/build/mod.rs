@@ -1,17 +1,23 @@
 //! `rootling build`.
 
+mod check;
+mod image_options;
+mod timeline;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::build::{self, Bases, Cache, Request};
+use crate::build::{self, Bases, Cache, Execution, Failed, Request};
 use crate::cli::environment::Environment;
 use crate::cli::pull::RegistryArguments;
 use crate::cli::render::{self, Printer, Progress};
 use crate::cli::run::EmulationArgument;
-use crate::error::{Error, Result, quote, quote_path};
+use crate::cli::timeline::Recorder;
+use crate::error::{Error, Result, quote_path};
 use crate::oci::{Platform, Reference};
+use image_options::EPOCH;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -45,55 +51,100 @@ pub struct Arguments {
     /// Show nothing but the image ID
     #[arg(long, short)]
     quiet: bool,
-    /// Platform to build for [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<Platform>,
+    /// Platforms to build for; several make an index [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[,…]", value_delimiter = ',')]
+    platform: Vec<Platform>,
+    /// How many stages may be under way at a time [default: the CPUs this job may use]
+    #[arg(long, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
     /// How RUN is root
     #[arg(long, value_enum, default_value_t = EmulationArgument::Consistent)]
     root_emulation: EmulationArgument,
     #[command(flatten)]
+    check: check::CheckArguments,
+    /// Execute and pull nothing; show which steps would be executed
+    #[arg(long)]
+    dry_run: bool,
+    /// Keep a stage whose command failed as an image, to look around in
+    #[arg(long)]
+    keep_failed: bool,
+    #[command(flatten)]
+    image: image_options::ImageArguments,
+    #[command(flatten)]
     registry: RegistryArguments,
+    #[command(flatten)]
+    timeline: timeline::TimelineArguments,
 }
 
 pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
     let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
+    if arguments.check.parse_only() {
+        let text = dockerfile(&arguments)?;
+        return arguments.check.print_tree(&text.name, &text.source).map(|()| ExitCode::SUCCESS);
+    }
     let printer = Printer::new(progress);
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
+    arguments.timeline.check()?;
     let store = environment.store()?;
     let request = request(&arguments, environment, &store)?;
     let client = arguments.registry.client(environment);
-    let built = build::build(&store, &client, &request, &printer)?;
+    if arguments.dry_run {
+        return build::rehearse(&store, &client, &request, &printer).map(|()| ExitCode::SUCCESS);
+    }
+    let recorder = Recorder::new(&printer);
+    let built = build::build(&store, &client, &request, &recorder);
+    let drawn = arguments.timeline.write(&recorder.finish(), &request);
+    let built = built?;
+    drawn?;
     if let Some(path) = &arguments.iidfile {
-        std::fs::write(path, built.id.to_string()).map_err(|e| Error::io("write", path, e))?;
+        std::fs::write(path, built.id().to_string()).map_err(|e| Error::io("write", path, e))?;
     }
     if progress == Progress::Quiet {
-        render::result(&built.id.to_string());
+        render::result(&built.id().to_string());
     } else {
         let names: Vec<String> = request.tags.iter().map(Reference::familiar).collect();
-        render::note(&format!("built {} {}", names.join(", "), built.id.short()).replace("  ", " "));
+        render::note(&format!("built {} {}", names.join(", "), built.id().short()).replace("  ", " "));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn request(arguments: &Arguments, environment: &Environment, store: &crate::store::Store) -> Result<Request> {
+/// A Dockerfile and where it was found.
+struct Text {
+    name: String,
+    source: Vec<u8>,
+    /// `None` for standard input.
+    path: Option<PathBuf>,
+    /// The build context; `None` if there is none.
+    context: Option<PathBuf>,
+}
+
+fn dockerfile(arguments: &Arguments) -> Result<Text> {
     let dash = Path::new("-");
     let stdin = arguments.file.as_deref() == Some(dash) || arguments.context == dash;
     let context = (arguments.context != dash).then(|| arguments.context.clone());
     if context.is_none() && arguments.file.as_deref().is_some_and(|file| file != dash) {
         return Err(Error::input("both `--file` and a Dockerfile on standard input").hint("give a directory as context, or drop `--file`"));
     }
-    let (name, source, path) = if stdin {
-        ("standard input".to_owned(), read_stdin()?, None)
-    } else {
-        let context = context.as_deref().unwrap_or(Path::new("."));
-        let path = find_dockerfile(context, arguments.file.as_deref())?;
-        // With `-f <(generate)` a FIFO is as good as a file; in a context it would wait for ever.
-        if arguments.file.is_none() && !path.is_file() {
-            return Err(Error::input(format!("{} is not a regular file", quote_path(&path))));
-        }
-        let source = build::read_text(&path)?;
-        (path.display().to_string(), source, Some(path))
-    };
+    if stdin {
+        return Ok(Text { name: "standard input".to_owned(), source: read_stdin()?, path: None, context });
+    }
+    let path = find_dockerfile(context.as_deref().unwrap_or(Path::new(".")), arguments.file.as_deref())?;
+    // With `-f <(generate)` a FIFO is as good as a file; in a context it would wait for ever.
+    if arguments.file.is_none() && !path.is_file() {
+        return Err(Error::input(format!("{} is not a regular file", quote_path(&path))));
+    }
+    let source = build::read_text(&path)?;
+    Ok(Text { name: path.display().to_string(), source, path: Some(path), context })
+}
+
+fn request(arguments: &Arguments, environment: &Environment, store: &crate::store::Store) -> Result<Request> {
+    let Text { name, source, path, context } = dockerfile(arguments)?;
+    let mut build_args = build_arguments(&arguments.build_arg, environment)?;
+    // As docker buildx: who sets the variable means the Dockerfile's ARG of that name too.
+    if let Some(epoch) = environment.variable(EPOCH) {
+        build_args.entry(EPOCH.into()).or_insert_with(|| epoch.to_owned());
+    }
+    let times = arguments.image.times(build_args.get(EPOCH).map(String::as_str))?;
     let ignore = match &context {
         Some(context) => build::ignore_file(context, path.as_deref())?,
         None => None,
@@ -105,15 +156,31 @@ fn request(arguments: &Arguments, environment: &Environment, store: &crate::stor
         ignore,
         tags: arguments.tag.clone(),
         target: arguments.target.clone(),
-        arguments: build_arguments(&arguments.build_arg, environment)?,
-        platform: arguments.platform.clone().unwrap_or_else(Platform::host),
+        arguments: build_args,
+        platforms: platforms(&arguments.platform),
+        width: arguments.jobs.map_or_else(|| environment.processors(), std::num::NonZero::get),
         cache: if arguments.no_cache { Cache::Ignore } else { Cache::Use },
         bases: if arguments.pull { Bases::Pull } else { Bases::LocalFirst },
         emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
         workspace: crate::cli::info::workspace(store, environment)?,
         proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        epoch: epoch(environment)?,
+        programs: environment.programs(),
+        times,
+        additions: arguments.image.additions()?,
+        execution: if arguments.dry_run { Execution::Dry } else { Execution::Full },
+        failed: if arguments.keep_failed { Failed::Keep } else { Failed::Drop },
     })
+}
+
+/// Each platform once, in the order given; this machine's if none is.
+fn platforms(given: &[Platform]) -> Vec<Platform> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for platform in given {
+        if !platforms.contains(platform) {
+            platforms.push(platform.clone());
+        }
+    }
+    if platforms.is_empty() { vec![Platform::host()] } else { platforms }
 }
 
 /// `-f FILE` as given, else `CONTEXT/Dockerfile`, else `CONTEXT/Containerfile` as podman has it.
@@ -156,11 +223,4 @@ fn build_arguments(given: &[String], environment: &Environment) -> Result<BTreeM
         }
     }
     Ok(arguments)
-}
-
-fn epoch(environment: &Environment) -> Result<Option<i64>> {
-    let Some(text) = environment.variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
-    let bad =
-        |_| Error::input(format!("$SOURCE_DATE_EPOCH is {}", quote(text))).hint("it must be a number of seconds since 1970-01-01 UTC");
-    text.parse().map(Some).map_err(bad)
 }
