@@ -15,4 +15,5 @@ mod registry;
 mod rig;
 mod run;
 mod served;
+mod timeline;
 mod workspace;

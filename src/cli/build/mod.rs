@@ -1,6 +1,7 @@
 //! `rootling build`.
 
 mod check;
+mod timeline;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -12,6 +13,7 @@ use crate::cli::environment::Environment;
 use crate::cli::pull::RegistryArguments;
 use crate::cli::render::{self, Printer, Progress};
 use crate::cli::run::EmulationArgument;
+use crate::cli::timeline::Recorder;
 use crate::error::{Error, Result, quote, quote_path};
 use crate::oci::{Platform, Reference};
 
@@ -47,9 +49,12 @@ pub struct Arguments {
     /// Show nothing but the image ID
     #[arg(long, short)]
     quiet: bool,
-    /// Platform to build for [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<Platform>,
+    /// Platforms to build for; several make an index [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[,…]", value_delimiter = ',')]
+    platform: Vec<Platform>,
+    /// How many stages may be under way at a time [default: the CPUs this job may use]
+    #[arg(long, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
     /// How RUN is root
     #[arg(long, value_enum, default_value_t = EmulationArgument::Consistent)]
     root_emulation: EmulationArgument,
@@ -57,6 +62,8 @@ pub struct Arguments {
     check: check::CheckArguments,
     #[command(flatten)]
     registry: RegistryArguments,
+    #[command(flatten)]
+    timeline: timeline::TimelineArguments,
 }
 
 pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
@@ -67,18 +74,23 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     }
     let printer = Printer::new(progress);
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
+    arguments.timeline.check()?;
     let store = environment.store()?;
     let request = request(&arguments, environment, &store)?;
     let client = arguments.registry.client(environment);
-    let built = build::build(&store, &client, &request, &printer)?;
+    let recorder = Recorder::new(&printer);
+    let built = build::build(&store, &client, &request, &recorder);
+    let drawn = arguments.timeline.write(&recorder.finish(), &request);
+    let built = built?;
+    drawn?;
     if let Some(path) = &arguments.iidfile {
-        std::fs::write(path, built.id.to_string()).map_err(|e| Error::io("write", path, e))?;
+        std::fs::write(path, built.id().to_string()).map_err(|e| Error::io("write", path, e))?;
     }
     if progress == Progress::Quiet {
-        render::result(&built.id.to_string());
+        render::result(&built.id().to_string());
     } else {
         let names: Vec<String> = request.tags.iter().map(Reference::familiar).collect();
-        render::note(&format!("built {} {}", names.join(", "), built.id.short()).replace("  ", " "));
+        render::note(&format!("built {} {}", names.join(", "), built.id().short()).replace("  ", " "));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -126,7 +138,8 @@ fn request(arguments: &Arguments, environment: &Environment, store: &crate::stor
         tags: arguments.tag.clone(),
         target: arguments.target.clone(),
         arguments: build_arguments(&arguments.build_arg, environment)?,
-        platform: arguments.platform.clone().unwrap_or_else(Platform::host),
+        platforms: platforms(&arguments.platform),
+        width: arguments.jobs.map_or_else(|| environment.processors(), std::num::NonZero::get),
         cache: if arguments.no_cache { Cache::Ignore } else { Cache::Use },
         bases: if arguments.pull { Bases::Pull } else { Bases::LocalFirst },
         emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
@@ -134,6 +147,17 @@ fn request(arguments: &Arguments, environment: &Environment, store: &crate::stor
         proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         epoch: epoch(environment)?,
     })
+}
+
+/// Each platform once, in the order given; this machine's if none is.
+fn platforms(given: &[Platform]) -> Vec<Platform> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for platform in given {
+        if !platforms.contains(platform) {
+            platforms.push(platform.clone());
+        }
+    }
+    if platforms.is_empty() { vec![Platform::host()] } else { platforms }
 }
 
 /// `-f FILE` as given, else `CONTEXT/Dockerfile`, else `CONTEXT/Containerfile` as podman has it.
