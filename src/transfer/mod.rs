@@ -17,4 +17,4 @@ mod pull;
 pub use client::{Client, ClientSettings};
 pub use export::{compression_of, export, export_to};
 pub use import::{import_file, import_host};
-pub use pull::{PullOptions, pull};
+pub use pull::{PullOptions, config, pull};

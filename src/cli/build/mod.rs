@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use self::check::Task;
 use crate::build::{self, Bases, Cache, Request};
 use crate::cli::environment::Environment;
 use crate::cli::pull::RegistryArguments;
@@ -68,9 +69,13 @@ pub struct Arguments {
 
 pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
     let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
-    if arguments.check.parse_only() {
-        let text = dockerfile(&arguments)?;
-        return arguments.check.print_tree(&text.name, &text.source).map(|()| ExitCode::SUCCESS);
+    match arguments.check.task()? {
+        Task::Build => {}
+        Task::Parse => {
+            let text = dockerfile(&arguments)?;
+            return arguments.check.print_tree(&text.name, &text.source).map(|()| ExitCode::SUCCESS);
+        }
+        Task::Check => return check(&arguments, environment),
     }
     let printer = Printer::new(progress);
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
@@ -95,6 +100,20 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
+fn check(arguments: &Arguments, environment: &Environment) -> Result<ExitCode> {
+    let text = dockerfile(arguments)?;
+    let ignore = text.ignore()?;
+    let surroundings = check::Surroundings {
+        environment,
+        client: &arguments.registry.client(environment),
+        ignore: ignore.as_ref(),
+        target: arguments.target.as_deref(),
+        arguments: &build_arguments(&arguments.build_arg, environment)?,
+        platform: &platforms(&arguments.platform)[0],
+    };
+    arguments.check.print_findings(&text.name, &text.source, &surroundings)
+}
+
 /// A Dockerfile and where it was found.
 struct Text {
     name: String,
@@ -103,6 +122,13 @@ struct Text {
     path: Option<PathBuf>,
     /// The build context; `None` if there is none.
     context: Option<PathBuf>,
+}
+
+impl Text {
+    /// The ignore file's text and name, if there is one.
+    fn ignore(&self) -> Result<Option<(String, String)>> {
+        self.context.as_deref().map_or(Ok(None), |context| build::ignore_file(context, self.path.as_deref()))
+    }
 }
 
 fn dockerfile(arguments: &Arguments) -> Result<Text> {
@@ -125,11 +151,9 @@ fn dockerfile(arguments: &Arguments) -> Result<Text> {
 }
 
 fn request(arguments: &Arguments, environment: &Environment, store: &crate::store::Store) -> Result<Request> {
-    let Text { name, source, path, context } = dockerfile(arguments)?;
-    let ignore = match &context {
-        Some(context) => build::ignore_file(context, path.as_deref())?,
-        None => None,
-    };
+    let text = dockerfile(arguments)?;
+    let ignore = text.ignore()?;
+    let Text { name, source, context, .. } = text;
     Ok(Request {
         name,
         source,

@@ -60,7 +60,7 @@ pub struct Finding {
     pub message: String,
     /// The lines BuildKit gives: those of the instruction, mostly.
     pub span: Span,
-    /// The very place.
+    /// The very place, with what the rule asks for.
     pub place: Place,
 }
 
@@ -126,15 +126,11 @@ impl<'a> Report<'a> {
             Some(found) => span.start + arguments + found.start..span.start + arguments + found.end,
             None => span.start..span.start + arguments,
         };
-        self.add_at(rule, instruction, range, message);
+        let place = self.file.source.place(range.clone(), rule.description);
+        self.push(Finding { rule, message, span, place }, range.start, instruction);
     }
 
-    /// Adds a finding at a place in the instruction.
-    fn add_at(&mut self, rule: &'static Rule, instruction: &Instruction, range: Range<usize>, message: String) {
-        let place = self.file.source.place(range.clone(), rule.name);
-        self.push(Finding { rule, message, span: instruction.span, place }, range.start, instruction);
-    }
-
+    /// Adds a finding that stands at the byte `at`.
     fn push(&mut self, finding: Finding, at: usize, instruction: &Instruction) {
         if self.config.runs(finding.rule) && !self.is_excused(finding.rule, instruction) {
             self.findings.push((at, finding));

@@ -36,7 +36,7 @@ fn continuation(report: &mut Report<'_>, instruction: &Instruction) {
     let Some(empty) = (first + 1..=last).find(blank) else { return };
     let range = source.line_range(last);
     let rule = &rules::NO_EMPTY_CONTINUATION;
-    let place = source.place(range.clone(), format!("{}: line {empty} is empty", rule.name));
+    let place = source.place(range.clone(), format!("line {empty} is empty. {}", rule.description));
     let finding = Finding { rule, message: "Empty continuation line".to_owned(), span: source.span(range.clone()), place };
     report.push(finding, range.start, instruction);
 }
