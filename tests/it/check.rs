@@ -77,7 +77,10 @@ fn findings_can_be_errors() {
     for options in [&["--check"][..], &["-t", "never"]] {
         let ran = check(&rig, text, options);
         assert_eq!(ran.code, Some(1), "{ran}");
-        assert!(ran.stderr.contains("error: the Dockerfile fails build check `JSONArgsRecommended`\n  --> context/Dockerfile:4:1"), "{ran}");
+        assert!(
+            ran.stderr.contains("error: the Dockerfile fails build check `JSONArgsRecommended`\n  --> context/Dockerfile:4:1"),
+            "{ran}"
+        );
         assert!(!ran.stderr.contains("RUN touch"), "no step may begin: {ran}");
     }
     let ran = check(&rig, text, &["--build-arg", "BUILDKIT_DOCKERFILE_CHECK=skip=JSONArgsRecommended", "-t", "made"]);
