@@ -10,9 +10,9 @@ use reqwest::{Method, Response, StatusCode};
 
 use super::client::Client;
 use super::fault;
+use super::payload::Payload;
 use super::redirect::Integrity;
 use super::registries_conf::Endpoint;
-use super::payload::Payload;
 use super::transport::{Access, Call, Target};
 use crate::error::{Error, Kind, Result, quote};
 use crate::oci::{Descriptor, Digest, Reference};

@@ -8,10 +8,10 @@ use tokio::runtime::Runtime;
 
 use super::blob::BlobStream;
 use super::fault;
+use super::payload::Payload;
 use super::redirect::Integrity;
 use super::registries_conf::Endpoint;
 use super::settings::Settings;
-use super::payload::Payload;
 use super::transport::{Access, Call, Target, Transport, read_limited};
 use crate::error::{Error, Kind, Result, quote};
 use crate::oci::{Descriptor, Digest, Reference, media_type};
@@ -153,7 +153,13 @@ impl Client {
     }
 }
 
-pub(super) fn manifest_call<'a>(what: &'a str, endpoint: &'a Endpoint, method: Method, reference: &Reference, accepted: &[&str]) -> Result<Call<'a>> {
+pub(super) fn manifest_call<'a>(
+    what: &'a str,
+    endpoint: &'a Endpoint,
+    method: Method,
+    reference: &Reference,
+    accepted: &[&str],
+) -> Result<Call<'a>> {
     let accept = HeaderValue::from_str(&accepted.join(", ")).map_err(|_| Error::input("invalid media type"))?;
     let integrity = if reference.digest().is_some() { Integrity::Digest } else { Integrity::Connection };
     Ok(Call {

@@ -33,8 +33,8 @@ mod upload;
 
 pub use blob::BlobStream;
 pub use client::{Client, FetchedManifest};
-pub use engine::Engine;
 pub use credentials::{Credentials, Login};
+pub use engine::Engine;
 pub use registries_conf::{Endpoint, RegistriesConf, Security};
 pub use settings::{Patience, Settings, TlsVerify};
 pub use upload::{Put, Upload};

@@ -211,8 +211,9 @@ impl Transport {
     async fn refusal(&self, call: &Call<'_>, response: Response, from: &Url, login: Option<&Login>) -> Fault {
         let (status, retry) = (response.status(), retry_of(&response));
         let body = read_limited(response, LONGEST_COMPLAINT, self.settings.patience.stall).await.unwrap_or_default();
-        // What Go's and nginx' servers say to HTTP on their TLS port.
-        let wrong_scheme = status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(&body).contains("HTTPS");
+        // What Go's and nginx' servers say to HTTP on their TLS port; to HEAD they say nothing.
+        let told = call.method == Method::HEAD || String::from_utf8_lossy(&body).contains("HTTPS");
+        let wrong_scheme = status == StatusCode::BAD_REQUEST && told;
         Fault { error: fault::of_status(call.what, from, status, &body, login), retry, wrong_scheme }
     }
 

@@ -115,8 +115,9 @@ impl Client {
         };
         let response = self.block_on(self.transport().exchange(&call))?;
         match header_digest(&response) {
-            Some(digest) if digest != Digest::of(bytes) => Err(Error::with_kind(Kind::Corrupt, &what)
-                .cause(format!("the registry took it as {digest}, it is {}", Digest::of(bytes)))),
+            Some(digest) if digest != Digest::of(bytes) => {
+                Err(Error::with_kind(Kind::Corrupt, &what).cause(format!("the registry took it as {digest}, it is {}", Digest::of(bytes))))
+            }
             _ => Ok(()),
         }
     }

@@ -14,10 +14,10 @@ use super::meta::{Kind, Meta};
 use super::view::{Node, View};
 use crate::error::{IoContext, Result, from_io, quote};
 use crate::oci::ImagePath;
+use crate::sys::fs;
 use crate::sys::fs::copy::Copier;
 use crate::sys::fs::remove::remove_tree_at;
 use crate::sys::fs::xattr::{self, Target};
-use crate::sys::fs;
 
 /// A file's name until it is whole.
 const UNFINISHED: &str = ".rootling-unfinished";
@@ -28,7 +28,9 @@ pub fn extract(view: &View, directory: &Path) -> Result<u64> {
     let root_user = rustix::process::geteuid().is_root();
     let mut extract =
         Extract { view, copier: Copier::default(), first: HashMap::new(), open: Vec::new(), root, as_root: root_user, left_out: 0 };
-    view.walk(&ImagePath::root(), &mut |node| extract.node(node).map_err(|e| e.context(format!("can't write {}", quote(node.path.to_string())))))?;
+    view.walk(&ImagePath::root(), &mut |node| {
+        extract.node(node).map_err(|e| e.context(format!("can't write {}", quote(node.path.to_string()))))
+    })?;
     extract.close_down_to(&[])?;
     Ok(extract.left_out)
 }
@@ -67,10 +69,10 @@ impl Extract<'_> {
         if let Some(first) = node.link.and_then(|link| self.first.get(&link)).cloned() {
             return self.link(&first, &name).map_err(failed);
         }
-        if self.make(node, &name)? {
-            if let Some(link) = node.link {
-                self.first.insert(link, node.path.clone());
-            }
+        if self.make(node, &name)?
+            && let Some(link) = node.link
+        {
+            self.first.insert(link, node.path.clone());
         }
         Ok(())
     }

@@ -190,9 +190,8 @@ fn ready(store: &Store, descriptor: &Descriptor, shape: &Shape, sink: &dyn Sink)
         return Err(Error::with_kind(Kind::Corrupt, format!("`{}` is an index, not an image manifest", descriptor.digest)));
     };
     let config = store.read_blob(&manifest.config.digest, LARGEST_DOCUMENT)?;
-    let parsed: ImageConfig = serde_json::from_slice(&config).map_err(|e| {
-        Error::with_kind(Kind::Corrupt, format!("image config `{}` can't be understood", manifest.config.digest)).cause(e)
-    })?;
+    let parsed: ImageConfig = serde_json::from_slice(&config)
+        .map_err(|e| Error::with_kind(Kind::Corrupt, format!("image config `{}` can't be understood", manifest.config.digest)).cause(e))?;
     let docker = match shape.documents {
         Documents::Oci => false,
         Documents::Docker => true,

@@ -63,13 +63,14 @@ fn import(
     if unpacked.size == 0 {
         return Err(Error::input(format!("can't import {}", quote(source))).cause("it is empty"));
     }
-    draft.commit(unpacked.diff_id, unpacked.size)?;
+    // Named by the tar that its files give, not by the one that came: that one is not kept, and the layer may have to leave one day.
+    let layer = draft.commit_packed()?;
     sink.event(Event::TransferFinished { id, note: "" });
 
     let platform = Platform::host();
     let mut config = ImageConfig::scratch(&platform);
     config.config.env.push(SEARCH_PATH.into());
-    config.rootfs.diff_ids.push(unpacked.diff_id);
+    config.rootfs.diff_ids.push(layer.diff_id);
     // The source's own time, so that importing it again gives the same image.
     let modified = std::fs::metadata(source).and_then(|found| found.modified()).unwrap_or_else(|_| std::time::SystemTime::now());
     config.created = jiff::Timestamp::try_from(modified).ok().map(|time| time.to_string());
@@ -77,7 +78,7 @@ fn import(
     config.history.push(History { created: config.created.clone(), created_by, ..History::default() });
     let bytes = config.to_bytes();
     let descriptor = Descriptor::new(media_type::OCI_CONFIG, store.put_blob(&bytes)?, bytes.len() as u64);
-    let layer = Descriptor::new(media_type::OCI_LAYER, unpacked.diff_id.0, unpacked.size);
+    let layer = Descriptor::new(media_type::OCI_LAYER, layer.diff_id.0, layer.size);
     let manifest = Manifest::oci(descriptor, vec![layer]).to_bytes();
     let manifest = Descriptor::new(media_type::OCI_MANIFEST, store.put_blob(&manifest)?, manifest.len() as u64);
     store.put_image(name, &manifest, None)

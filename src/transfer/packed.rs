@@ -95,7 +95,7 @@ pub(super) fn tar_to(store: &Store, diff_id: &DiffId, out: &mut dyn Write) -> Re
     }
     Err(Error::with_kind(Kind::Corrupt, format!("layer {} can't be written as it was", quote(diff_id.to_string())))
         .cause(format!("its files give a tar of digest {found}"))
-        .hint("its blob is no longer here: pull or build the image again"))
+        .hint("the blob it came in is no longer here: pull or import the image again"))
 }
 
 /// Copies everything a reader has.

@@ -56,8 +56,7 @@ pub enum Place {
 }
 
 /// The words before the colon.
-const TRANSPORTS: [&str; 9] =
-    ["oci-archive", "oci", "docker-archive", "docker-daemon", "isulad", "docker", "tar", "local", "squashfs"];
+const TRANSPORTS: [&str; 9] = ["oci-archive", "oci", "docker-archive", "docker-daemon", "isulad", "docker", "tar", "local", "squashfs"];
 
 impl Place {
     /// The name a place gives the image, which is also its name here (isula-build).

@@ -10,6 +10,8 @@ mod formats;
 mod fulldisk;
 mod hostile;
 mod kill;
+mod outputs;
+mod push;
 mod registry;
 mod rig;
 mod run;

@@ -1,17 +1,22 @@
 //! `rootling build`.
 
+mod attributes;
+mod outputs;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::build::{self, Bases, Cache, Request};
 use crate::cli::environment::Environment;
 use crate::cli::pull::RegistryArguments;
 use crate::cli::render::{self, Printer, Progress};
 use crate::cli::run::EmulationArgument;
-use crate::build::{self, Bases, Cache, Request};
 use crate::error::{Error, Result, quote, quote_path};
 use crate::oci::{Platform, Reference};
+
+pub use outputs::docker_socket;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -52,12 +57,15 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = EmulationArgument::Consistent)]
     root_emulation: EmulationArgument,
     #[command(flatten)]
+    outputs: outputs::OutputArguments,
+    #[command(flatten)]
     registry: RegistryArguments,
 }
 
-pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
+pub fn execute(mut arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
     let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
     let printer = Printer::new(progress);
+    let outputs = arguments.outputs.parse(&mut arguments.tag, environment)?;
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
     let store = environment.store()?;
     let request = request(&arguments, environment, &store)?;
@@ -66,9 +74,10 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     if let Some(path) = &arguments.iidfile {
         std::fs::write(path, built.id.to_string()).map_err(|e| Error::io("write", path, e))?;
     }
-    if progress == Progress::Quiet {
+    outputs.write(&store, &client, &built, &request.tags, &printer)?;
+    if progress == Progress::Quiet && !outputs.write_stream() {
         render::result(&built.id.to_string());
-    } else {
+    } else if progress != Progress::Quiet {
         let names: Vec<String> = request.tags.iter().map(Reference::familiar).collect();
         render::note(&format!("built {} {}", names.join(", "), built.id.short()).replace("  ", " "));
     }

@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use super::docker_archive;
 use super::no_program;
 use crate::error::{Error, IoContext as _, Result, from_io, quote, quote_path};
-use crate::oci::Reference;
+use crate::oci::{ImagePath, Reference};
 use crate::registry::Engine;
+use crate::rootfs::meta::{Kind, Meta};
 use crate::rootfs::pack::pack_view;
 use crate::rootfs::view::View;
 use crate::transfer::bundle::Bundle;
@@ -65,11 +66,14 @@ pub(super) fn isula(bundle: &Bundle<'_>, name: &Reference) -> Result<()> {
 pub(super) fn squashfs(view: &View, file: &Path) -> Result<()> {
     let what = || format!("can't write {}", quote_path(file));
     let unfinished = Unfinished(draft::beside(file)?);
-    // The times are the files'; that of the image itself would differ from run to run. No variable may say otherwise.
+    let root = view.lookup(&ImagePath::root())?.map_or_else(|| Meta::new(Kind::Directory, 0o755), |node| node.meta);
     let child = Command::new("sqfstar")
-        .args(["-quiet", "-no-progress", "-mkfs-time", "0"])
+        .args(["-quiet", "-no-progress"])
+        // It passes over the root's own entry and takes the present time for the root and the whole, unless a later one than this is
+        // forbidden (`-root-time` does nothing in version 4.5.1).
+        .args(["-root-mode", &format!("{:o}", root.mode), "-root-uid", &root.uid.to_string(), "-root-gid", &root.gid.to_string()])
+        .env("SOURCE_DATE_EPOCH", latest(view)?.to_string())
         .arg(&unfinished.0)
-        .env_remove("SOURCE_DATE_EPOCH")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -93,6 +97,16 @@ pub(super) fn squashfs(view: &View, file: &Path) -> Result<()> {
     }
     packed?;
     std::fs::rename(&unfinished.0, file).doing("write", file)
+}
+
+/// The time of the newest file, in seconds since 1970 as squashfs can hold them.
+fn latest(view: &View) -> Result<u32> {
+    let mut latest = 0;
+    view.walk(&ImagePath::root(), &mut |node| {
+        latest = latest.max(node.meta.mtime.secs);
+        Ok(())
+    })?;
+    Ok(u32::try_from(latest).unwrap_or(u32::MAX))
 }
 
 /// The last line a program printed, as the likeliest cause.
