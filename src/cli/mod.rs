@@ -20,6 +20,7 @@ pub mod render;
 mod rm;
 mod run;
 mod tag;
+mod timeline;
 mod version;
 
 use std::path::PathBuf;

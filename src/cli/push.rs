@@ -82,7 +82,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let names: Vec<Reference> = Some(record.reference.clone()).into_iter().filter(|name| !crate::build::is_unnamed(name)).collect();
     let client = arguments.registry.client(environment);
     let docker = docker_socket(environment)?;
-    let subject = Subject::image(&record);
+    let subject = Subject::of(&store, &record)?;
     let job = Job { store: &store, client: &client, subject: &subject, names: &names, shape: &shape, docker: &docker, sink: &printer };
     let descriptor = transfer::write(&job, &place, &mut std::io::stdout().lock())?;
     if let Some(path) = &arguments.digestfile {

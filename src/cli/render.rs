@@ -252,7 +252,7 @@ impl Sink for Printer {
                 state.last = Some(id);
             }
             Event::StepOutput { id, bytes, .. } => self.output(&mut state, id, bytes),
-            Event::StepFinished { id, outcome, elapsed } => {
+            Event::StepFinished { id, outcome, elapsed, .. } => {
                 if state.steps.get(&id).is_some_and(|step| !step.partial.is_empty()) {
                     self.output(&mut state, id, b"\n");
                 }
@@ -262,6 +262,7 @@ impl Sink for Printer {
                     // Instant steps say enough by being there.
                     Outcome::Done if elapsed < Duration::from_millis(500) => {}
                     Outcome::Done => self.line(&format!("{DIM}[{}] {}{DIM:#}", step.name, duration(elapsed))),
+                    Outcome::Stopped => self.line(&format!("{DIM}[{}] stopped{DIM:#}", step.name)),
                     Outcome::Failed => self.line(&format!("{RED}[{}] failed{RED:#}", step.name)),
                 }
             }

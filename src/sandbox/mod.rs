@@ -26,6 +26,6 @@ mod wire;
 pub use emulator::{Emulator, Supervision};
 pub use enter::reenter;
 pub use probe::{Check, Feature, Probe, probe};
-pub use spawn::{Running, Stdio, Stream, spawn};
+pub use spawn::{Killer, Running, Stdio, Stream, spawn};
 pub use spec::{Access, Capabilities, Devices, IdMap, Missing, Mount, MountKind, Namespace, Network, Privileges, Process, Root, Spec};
 pub use status::{Exit, Status};

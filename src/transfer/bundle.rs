@@ -25,9 +25,21 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// One image.
-    pub fn image(record: &ImageRecord) -> Self {
-        Self { manifests: vec![record.manifest.clone()], index: None }
+    /// What a name stands for: its index if all images of that are here, else the image for this machine.
+    pub fn of(store: &Store, record: &ImageRecord) -> Result<Self> {
+        let image = Self { manifests: vec![record.manifest.clone()], index: None };
+        let Some(digest) = record.index.filter(|_| !record.others.is_empty()) else { return Ok(image) };
+        if store.has_blob(&digest)?.is_none() {
+            return Ok(image);
+        }
+        let bytes = store.read_blob(&digest, LARGEST_DOCUMENT)?;
+        let ManifestOrIndex::Index(index) = ManifestOrIndex::parse(&bytes, None)? else { return Ok(image) };
+        let here: BTreeSet<Digest> = record.others.iter().map(|other| other.manifest.digest).chain([record.manifest.digest]).collect();
+        if index.manifests.iter().any(|member| !here.contains(&member.digest)) {
+            return Ok(image);
+        }
+        let media_type = index.media_type.clone().unwrap_or_else(|| media_type::OCI_INDEX.into());
+        Ok(Self { manifests: index.manifests, index: Some(Descriptor::new(&media_type, digest, bytes.len() as u64)) })
     }
 }
 

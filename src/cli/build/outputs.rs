@@ -101,9 +101,10 @@ impl Outputs {
     }
 
     /// Writes all outputs of a finished build.
-    pub fn write(&self, store: &Store, client: &Client, built: &Built, names: &[Reference], sink: &dyn Sink) -> Result<()> {
-        let subject = Subject::image(&built.image);
-        let mut written = built.image.manifest.clone();
+    pub fn write(&self, store: &Store, client: &Client, built: &Built, sink: &dyn Sink) -> Result<()> {
+        let with_platform = |image: &build::BuiltImage| Descriptor { platform: Some(image.platform.clone()), ..image.manifest.clone() };
+        let subject = Subject { manifests: built.images.iter().map(with_platform).collect(), index: built.index.clone() };
+        let mut written = built.index.clone().unwrap_or_else(|| built.images[0].manifest.clone());
         for output in &self.outputs {
             let names = if output.names.is_empty() { &self.names } else { &output.names };
             let job = Job { store, client, subject: &subject, names, shape: &output.shape, docker: &self.docker, sink };
@@ -124,12 +125,12 @@ impl Outputs {
             }
         }
         if let Some(file) = &self.metadata {
-            write_metadata(file, built, &written, names)?;
+            write_metadata(file, built, &written)?;
         }
         // The result is elsewhere, and nobody named it here.
         let wanted = self.outputs.is_empty() || self.outputs.iter().any(|output| output.target == Target::Keep);
-        if !wanted && build::is_unnamed(&built.image.reference) {
-            store.remove_image(&built.image.reference)?;
+        for name in built.names.iter().filter(|name| !wanted && build::is_unnamed(name)) {
+            store.remove_image(name)?;
         }
         Ok(())
     }
@@ -263,14 +264,17 @@ pub fn docker_socket(environment: &Environment) -> Result<PathBuf> {
 }
 
 /// buildx's keys.
-fn write_metadata(file: &Path, built: &Built, written: &Descriptor, names: &[Reference]) -> Result<()> {
+fn write_metadata(file: &Path, built: &Built, written: &Descriptor) -> Result<()> {
     let mut metadata = BTreeMap::from([
-        ("containerimage.config.digest", serde_json::json!(built.id)),
         ("containerimage.digest", serde_json::json!(written.digest)),
         ("containerimage.descriptor", serde_json::to_value(written).unwrap_or_default()),
     ]);
+    if let [only] = built.images.as_slice() {
+        metadata.insert("containerimage.config.digest", serde_json::json!(only.id));
+    }
+    let names: Vec<String> = built.names.iter().filter(|name| !build::is_unnamed(name)).map(ToString::to_string).collect();
     if !names.is_empty() {
-        metadata.insert("image.name", names.iter().map(ToString::to_string).collect::<Vec<_>>().join(",").into());
+        metadata.insert("image.name", names.join(",").into());
     }
     let mut bytes = serde_json::to_vec_pretty(&metadata).expect("plain data");
     bytes.push(b'\n');
