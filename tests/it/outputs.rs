@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::registry::Registry;
 use crate::rig::{Rig, assert_ordinary_user, needs};
+use crate::served::digest;
 
 /// A rig with an image `app` whose files have owners, modes and links.
 fn rig_with_app() -> Rig {
@@ -223,4 +225,36 @@ fn a_killed_writer_leaves_nothing() {
     let _ = child.wait();
     assert!(!rig.path("out").exists() || fs::metadata(rig.path("out/file")).unwrap().len() == 40 << 20);
     rig.assert_healthy();
+}
+
+#[test]
+fn several_platforms_leave_as_an_index() {
+    let (Some(()), Some(())) = (needs("skopeo"), needs("docker-registry")) else { return };
+    let registry = Registry::start();
+    let rig = Rig::new();
+    rig.write("ctx/file", "hello\n");
+    rig.write("ctx/Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY file /$TARGETARCH\n");
+    let name = format!("{}/multi:1", registry.address);
+    let platforms = ["build", "--platform", "linux/amd64,linux/arm64/v8", "-t", &name];
+    rig.ok([&platforms[..], &["-o", "tree", "-o", "type=oci,dest=o.tar", "--push", "--metadata-file", "m.json", "ctx"]].concat());
+    for platform in ["amd64", "arm64"] {
+        assert_eq!(fs::read_to_string(rig.path(format!("tree/linux_{platform}/{platform}"))).unwrap(), "hello\n");
+    }
+    let raw = |place: &str| run("skopeo", &["inspect", "--raw", "--tls-verify=false", place]);
+    let (pushed, written) = (raw(&format!("docker://{name}")), raw(&format!("oci-archive:{}", text(rig.path("o.tar")))));
+    assert_eq!(pushed, written);
+    let metadata = fs::read_to_string(rig.path("m.json")).unwrap();
+    assert!(metadata.contains(&digest(pushed.as_bytes())), "{metadata}");
+    let index: serde_json::Value = serde_json::from_str(&pushed).unwrap();
+    assert_eq!(index["manifests"][1]["platform"]["architecture"], "arm64");
+    // By name too, as Docker's manifest list, and read from another machine's side.
+    let list = format!("docker://{}/multi:list", registry.address);
+    rig.ok(["push", &name, &list]);
+    assert!(raw(&list).contains("manifest.list.v2"), "{}", raw(&list));
+    let other = Rig::new();
+    other.ok(["pull", "--platform", "linux/arm64", &name]);
+    other.ok(["export", &name, "-o", "arm.tar"]);
+    assert!(run("tar", &["tf", &text(other.path("arm.tar"))]).contains("arm64"));
+    let refused = rig.fails(["push", &name, "docker-archive:d.tar"]);
+    assert!(refused.contains("one platform"), "{refused}");
 }
