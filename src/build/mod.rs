@@ -12,6 +12,7 @@ mod engine;
 mod key;
 mod passwd;
 mod plan;
+mod remote;
 mod resolve;
 mod run;
 mod schedule;

@@ -15,10 +15,12 @@
 //! containers-auth.json(5), containers-certs.d(5).
 
 mod blob;
+mod body;
 mod challenge;
 mod client;
 mod connections;
 mod credentials;
+mod download;
 mod engine;
 mod fault;
 mod names;
@@ -34,6 +36,7 @@ mod upload;
 pub use blob::BlobStream;
 pub use client::{Client, FetchedManifest};
 pub use credentials::{Credentials, Login};
+pub use download::{Ask, Fetched, Head, Receiver, Validators};
 pub use engine::Engine;
 pub use registries_conf::{Endpoint, RegistriesConf, Security};
 pub use settings::{Patience, Settings, TlsVerify};

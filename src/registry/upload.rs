@@ -245,7 +245,7 @@ impl Sender<'_> {
         if *failures >= attempts {
             return Err(error.cause(format!("given up after {failures} attempts")));
         }
-        self.client.block_on(self.client.transport().wait(&self.endpoint, *failures, None));
+        self.client.block_on(self.client.transport().wait(&self.endpoint.host, *failures, None));
         Ok(())
     }
 

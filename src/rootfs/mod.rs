@@ -17,6 +17,7 @@
 pub mod compress;
 pub mod extract;
 pub mod hash;
+pub mod listing;
 pub mod meta;
 pub mod pack;
 pub mod record;

@@ -48,6 +48,7 @@ pub use image::{Image, ImageRecord, Member};
 pub use layer::{Draft, Layer};
 pub use lock::{Lock, Work};
 pub use step::StepRecord;
+pub use unfinished::Scratch;
 pub use workspace::{CommitOptions, Workspace, WorkspaceKind, WorkspaceRoot};
 
 use crate::error::Result;

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::host::Closure;
-use super::pipeline::{self, Feed};
+use super::pipeline::{self, Feed, Unpacked};
 use crate::error::{Error, IoContext as _, Result, quote};
 use crate::event::{Event, Sink, next_id};
-use crate::oci::{Descriptor, History, ImageConfig, Manifest, Platform, Reference, media_type};
+use crate::oci::{Descriptor, DiffId, History, ImageConfig, Manifest, Platform, Reference, media_type};
 use crate::rootfs::pack::pack_view;
 use crate::rootfs::record::Record;
 use crate::rootfs::view::{LayerDir, View};
-use crate::store::{ImageRecord, Store};
+use crate::store::{Draft, ImageRecord, Store};
 
 /// Docker's default, for images that don't say.
 const SEARCH_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -49,24 +49,9 @@ fn import(
     sink: &dyn Sink,
     produce: impl FnOnce(&mut Feed, &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> + Send,
 ) -> Result<ImageRecord> {
-    let id = next_id();
-    sink.event(Event::TransferStarted { id, what: source, total });
-    let draft = store.draft()?;
-    let mut done = 0;
-    let mut seen = |piece: &[u8]| {
-        done += piece.len() as u64;
-        sink.event(Event::TransferAdvanced { id, done });
-        Ok(())
-    };
-    let unpacked = pipeline::take_apart(Some(draft.path()), |feed| produce(feed, &mut seen))
-        .map_err(|e| e.context(format!("can't import {}", quote(source))))?;
-    if unpacked.size == 0 {
-        return Err(Error::input(format!("can't import {}", quote(source))).cause("it is empty"));
-    }
+    let (draft, _) = unpack(store, source, total, sink, produce).map_err(|e| e.context(format!("can't import {}", quote(source))))?;
     // Named by the tar that its files give, not by the one that came: that one is not kept, and the layer may have to leave one day.
     let layer = draft.commit_packed()?;
-    sink.event(Event::TransferFinished { id, note: "" });
-
     let platform = Platform::host();
     let mut config = ImageConfig::scratch(&platform);
     config.config.env.push(SEARCH_PATH.into());
@@ -82,4 +67,35 @@ fn import(
     let manifest = Manifest::oci(descriptor, vec![layer]).to_bytes();
     let manifest = Descriptor::new(media_type::OCI_MANIFEST, store.put_blob(&manifest)?, manifest.len() as u64);
     store.put_image(name, &manifest, None)
+}
+
+/// Unpacks a tarball (compression by content) as a layer, without making an image of it.
+pub fn import_layer(store: &Store, source: &str, tarball: impl io::Read + Send, sink: &dyn Sink) -> Result<DiffId> {
+    let unpacked = unpack(store, source, None, sink, |feed, seen| feed.copy(tarball, seen));
+    let (draft, unpacked) = unpacked.map_err(|e| e.context(format!("can't unpack {}", quote(source))))?;
+    draft.commit(unpacked.diff_id, unpacked.size).map(|layer| layer.diff_id)
+}
+
+fn unpack(
+    store: &Store,
+    source: &str,
+    total: Option<u64>,
+    sink: &dyn Sink,
+    produce: impl FnOnce(&mut Feed, &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> + Send,
+) -> Result<(Draft, Unpacked)> {
+    let id = next_id();
+    sink.event(Event::TransferStarted { id, what: source, total });
+    let draft = store.draft()?;
+    let mut done = 0;
+    let mut seen = |piece: &[u8]| {
+        done += piece.len() as u64;
+        sink.event(Event::TransferAdvanced { id, done });
+        Ok(())
+    };
+    let unpacked = pipeline::take_apart(Some(draft.path()), |feed| produce(feed, &mut seen))?;
+    if unpacked.size == 0 {
+        return Err(Error::input("it is empty"));
+    }
+    sink.event(Event::TransferFinished { id, note: "" });
+    Ok((draft, unpacked))
 }

@@ -8,8 +8,10 @@
 
 mod bundle;
 mod client;
+mod download;
 mod draft;
 mod export;
+pub mod git;
 mod host;
 mod import;
 mod layers;
@@ -20,12 +22,14 @@ mod pipeline;
 mod place;
 mod pull;
 mod push;
+pub mod read;
 mod write;
 
 pub use bundle::{Annotations, Documents, Repack, Shape, Subject};
 pub use client::{Client, ClientSettings};
+pub use download::{DownloadRequest, Downloaded, download};
 pub use export::{compression_of, export, export_to};
-pub use import::{import_file, import_host};
+pub use import::{import_file, import_host, import_layer};
 pub use packed::Packing;
 pub use place::Place;
 pub use pull::{PullOptions, pull};
