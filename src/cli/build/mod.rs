@@ -1,8 +1,10 @@
 //! `rootling build`.
 
+mod attributes;
 mod check;
 mod compat;
 mod image_options;
+mod outputs;
 mod timeline;
 
 use std::collections::BTreeMap;
@@ -10,6 +12,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use self::check::Task;
 use crate::build::{self, Bases, Cache, Execution, Failed, Request};
 use crate::cli::environment::Environment;
 use crate::cli::pull::RegistryArguments;
@@ -19,6 +22,8 @@ use crate::cli::timeline::Recorder;
 use crate::error::{Error, Result, quote_path};
 use crate::oci::{Platform, Reference};
 use image_options::EPOCH;
+
+pub use outputs::docker_socket;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -77,18 +82,25 @@ pub struct Arguments {
     #[command(flatten)]
     compat: compat::CompatArguments,
     #[command(flatten)]
+    outputs: outputs::OutputArguments,
+    #[command(flatten)]
     registry: RegistryArguments,
     #[command(flatten)]
     timeline: timeline::TimelineArguments,
 }
 
-pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
+pub fn execute(mut arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
     let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
-    if arguments.check.parse_only() {
-        let text = dockerfile(&arguments)?;
-        return arguments.check.print_tree(&text.name, &text.source).map(|()| ExitCode::SUCCESS);
+    match arguments.check.task()? {
+        Task::Build => {}
+        Task::Parse => {
+            let text = dockerfile(&arguments)?;
+            return arguments.check.print_tree(&text.name, &text.source).map(|()| ExitCode::SUCCESS);
+        }
+        Task::Check => return check(&arguments, environment),
     }
     let printer = Printer::new(progress);
+    let outputs = arguments.outputs.parse(&mut arguments.tag, environment)?;
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
     arguments.timeline.check()?;
     arguments.compat.check(&printer)?;
@@ -106,13 +118,28 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     if let Some(path) = &arguments.iidfile {
         std::fs::write(path, built.id().to_string()).map_err(|e| Error::io("write", path, e))?;
     }
-    if progress == Progress::Quiet {
+    outputs.write(&store, &client, &built, &printer)?;
+    if progress == Progress::Quiet && !outputs.write_stream() {
         render::result(&built.id().to_string());
-    } else {
+    } else if progress != Progress::Quiet {
         let names: Vec<String> = request.tags.iter().map(Reference::familiar).collect();
         render::note(&format!("built {} {}", names.join(", "), built.id().short()).replace("  ", " "));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn check(arguments: &Arguments, environment: &Environment) -> Result<ExitCode> {
+    let text = dockerfile(arguments)?;
+    let ignore = text.ignore()?;
+    let surroundings = check::Surroundings {
+        environment,
+        client: &arguments.registry.client(environment),
+        ignore: ignore.as_ref(),
+        target: arguments.target.as_deref(),
+        arguments: &build_arguments(&arguments.build_arg, environment)?,
+        platform: &platforms(&arguments.platform)[0],
+    };
+    arguments.check.print_findings(&text.name, &text.source, &surroundings)
 }
 
 /// A Dockerfile and where it was found.
@@ -123,6 +150,13 @@ struct Text {
     path: Option<PathBuf>,
     /// The build context; `None` if there is none.
     context: Option<PathBuf>,
+}
+
+impl Text {
+    /// The ignore file's text and name, if there is one.
+    fn ignore(&self) -> Result<Option<(String, String)>> {
+        self.context.as_deref().map_or(Ok(None), |context| build::ignore_file(context, self.path.as_deref()))
+    }
 }
 
 fn dockerfile(arguments: &Arguments) -> Result<Text> {
@@ -145,17 +179,15 @@ fn dockerfile(arguments: &Arguments) -> Result<Text> {
 }
 
 fn request(arguments: &Arguments, environment: &Environment, store: &crate::store::Store) -> Result<Request> {
-    let Text { name, source, path, context } = dockerfile(arguments)?;
+    let text = dockerfile(arguments)?;
+    let ignore = text.ignore()?;
+    let Text { name, source, context, .. } = text;
     let mut build_args = build_arguments(&arguments.build_arg, environment)?;
     // As docker buildx: who sets the variable means the Dockerfile's ARG of that name too.
     if let Some(epoch) = environment.variable(EPOCH) {
         build_args.entry(EPOCH.into()).or_insert_with(|| epoch.to_owned());
     }
     let times = arguments.image.times(build_args.get(EPOCH).map(String::as_str))?;
-    let ignore = match &context {
-        Some(context) => build::ignore_file(context, path.as_deref())?,
-        None => None,
-    };
     Ok(Request {
         name,
         source,
