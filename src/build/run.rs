@@ -87,7 +87,13 @@ fn spec(
         root,
         id_map: IdMap::ROOT,
         mounts,
-        process: Process { argv: argv.into_iter().map(Into::into).collect(), env: environment, cwd, umask: Some(0o022) },
+        process: Process {
+            argv: argv.into_iter().map(Into::into).collect(),
+            env: environment,
+            cwd,
+            umask: Some(0o022),
+            limits: Vec::new(),
+        },
         hostname: Some(HOSTNAME.into()),
         network: match command.network {
             Network::Host => sandbox::Network::Host,

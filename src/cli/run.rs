@@ -155,6 +155,7 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
             env: variables.iter().map(|(name, value)| format!("{name}={value}").into()).collect(),
             cwd: workdir,
             umask: None,
+            limits: Vec::new(),
         },
         hostname: arguments.hostname.clone(),
         network: match arguments.network {

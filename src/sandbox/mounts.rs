@@ -100,7 +100,7 @@ impl Item {
 }
 
 /// Mounts everything and makes it this process' root directory.
-pub(super) fn set_up(run: &Run<'_>, notices: &mut Vec<String>) -> Result<Built> {
+pub(super) fn set_up(run: &Run<'_>, held: &[OwnedFd], notices: &mut Vec<String>) -> Result<Built> {
     let spec = &*run.spec;
     let mut opened = Opened::new(&spec.root)?;
     let upper = match &spec.root {
@@ -109,7 +109,7 @@ pub(super) fn set_up(run: &Run<'_>, notices: &mut Vec<String>) -> Result<Built> 
     };
     let sources = spec.mounts.iter().map(open_source).collect::<Result<Vec<_>>>()?;
     let binfmt = register_interpreters(&spec.binfmt, notices)?;
-    let items = items(spec, binfmt, sources, &mut opened.stage)?;
+    let items = items(spec, binfmt, sources, held, &mut opened.stage)?;
     let root = mount_root(opened, &items)?;
     let mut done = Progress { run, root: root.as_fd(), proc: ProcKind::Own, stubs: Vec::new(), notices };
     let result = items.iter().try_for_each(|item| done.mount(item));
@@ -127,15 +127,17 @@ pub(super) fn set_up(run: &Run<'_>, notices: &mut Vec<String>) -> Result<Built> 
 /// What a mount is made of, opened while the host can be seen.
 enum Source<'a> {
     Host(Origin),
-    Layers(Vec<OwnedFd>, &'a ImagePath),
+    Layers { lowers: Vec<OwnedFd>, path: &'a ImagePath, changes: Option<OwnedFd> },
     Memory,
 }
 
 fn open_source(mount: &Mount) -> Result<Source<'_>> {
     match &mount.kind {
         MountKind::Bind { source } => open_host(source).map(Source::Host),
-        MountKind::Stack { lowers, path } => Ok(Source::Layers(open_layers(lowers)?, path)),
-        MountKind::Tmpfs { .. } | MountKind::File { .. } => Ok(Source::Memory),
+        MountKind::Stack { lowers, path, changes } => {
+            Ok(Source::Layers { lowers: open_layers(lowers)?, path, changes: changes.as_deref().map(open_directory).transpose()? })
+        }
+        MountKind::Tmpfs { .. } | MountKind::File { .. } | MountKind::Socket { .. } => Ok(Source::Memory),
     }
 }
 
@@ -182,7 +184,7 @@ fn register_interpreters(lines: &[String], notices: &mut Vec<String>) -> Result<
 }
 
 /// Everything to be mounted, in order.
-fn items(spec: &Spec, binfmt: Option<OwnedFd>, sources: Vec<Source<'_>>, stage: &mut Stage) -> Result<Vec<Item>> {
+fn items(spec: &Spec, binfmt: Option<OwnedFd>, sources: Vec<Source<'_>>, held: &[OwnedFd], stage: &mut Stage) -> Result<Vec<Item>> {
     let mut items = vec![Item::system("proc", What::Proc), Item::system("sys", What::Sys), Item::system("dev", What::Dev)];
     if let Some(binfmt) = binfmt {
         let what = What::Bind { origin: Origin::InPlace(binfmt), access: Access::ReadWrite };
@@ -192,8 +194,14 @@ fn items(spec: &Spec, binfmt: Option<OwnedFd>, sources: Vec<Source<'_>>, stage: 
         let access = mount.access;
         let what = match (&mount.kind, source) {
             (_, Source::Host(origin)) => What::Bind { origin, access },
-            (_, Source::Layers(lowers, path)) => What::Bind { origin: Origin::InPlace(open_stack(stage, &lowers, path, access)?), access },
+            (_, Source::Layers { lowers, path, changes }) => {
+                What::Bind { origin: Origin::InPlace(open_stack(stage, &lowers, path, access, changes)?), access }
+            }
             (MountKind::File { content, mode }, _) => What::Bind { origin: Origin::InPlace(stage.file(content, *mode)?), access },
+            (MountKind::Socket { channel, mode }, _) => {
+                let channel = held.get(*channel).ok_or_else(|| Error::new("a socket's channel was not passed"))?;
+                What::Bind { origin: Origin::InPlace(stage.socket(channel.as_fd(), *mode)?), access }
+            }
             (MountKind::Tmpfs { size, mode }, _) => What::Tmpfs { size: *size, mode: *mode, access },
             (MountKind::Bind { .. } | MountKind::Stack { .. }, Source::Memory) => continue,
         };

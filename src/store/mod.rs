@@ -15,6 +15,7 @@
 //! * An unreadable record spoils only itself.
 
 mod blob;
+mod cache_mount;
 mod format;
 mod gc;
 mod image;
@@ -42,6 +43,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 pub use blob::{BlobReader, BlobWriter};
+pub use cache_mount::{CacheMount, CacheMountEntry, CacheMountRecord, Sharing};
 pub use format::VERSION;
 pub use gc::{Action, Keep, PruneOptions, PruneReport, Tally};
 pub use image::{Image, ImageRecord};

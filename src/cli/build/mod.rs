@@ -5,11 +5,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::build::{self, Bases, Cache, Request};
 use crate::cli::environment::Environment;
 use crate::cli::pull::RegistryArguments;
 use crate::cli::render::{self, Printer, Progress};
 use crate::cli::run::EmulationArgument;
-use crate::build::{self, Bases, Cache, Request};
 use crate::error::{Error, Result, quote, quote_path};
 use crate::oci::{Platform, Reference};
 
