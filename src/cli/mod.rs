@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 not done; 2 wrong usage; a failing RUN of `build` passes the command's own code; `run`: 125 not started for our
 //! reasons, 126 not executable, 127 not found, 128+n ended by signal n, else the command's own.
 
+mod bind;
 mod build;
 mod completion;
 mod environment;

@@ -20,6 +20,7 @@ mod spelling;
 mod transfer;
 mod words;
 
+pub use mount::{comma_fields, size};
 pub use parse::{parse, parse_fragment};
 
 #[cfg(test)]
