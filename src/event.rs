@@ -54,6 +54,8 @@ pub enum Outcome {
     Done,
     /// Failed; the error follows from the caller.
     Failed,
+    /// Ended because something else failed.
+    Stopped,
 }
 
 /// A number no other step or transfer of this process has.

@@ -1,57 +1,79 @@
 //! FROM: an image as the state a stage starts with.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use crate::error::{Error, Kind, Result, nearest, quote};
-use crate::event::Sink;
 use crate::oci::{Platform, Reference, media_type};
 use crate::store::{Image, Store};
 use crate::transfer;
 
+use super::Bases;
+use super::engine::Engine;
 use super::state::{State, StateLayer};
-use super::{Bases, Request};
 
-/// Finds the image in storage, or pulls it.
-///
-/// Errors gain near names: of images here, and of the stages given.
-pub fn find(
-    store: &Store,
-    client: &transfer::Client,
-    request: &Request,
-    name: &str,
-    platform: &Platform,
-    stages: &[String],
-    sink: &dyn Sink,
-) -> Result<Image> {
+/// The images of one build, each looked for once.
+#[derive(Default)]
+pub struct Images {
+    /// By name; one name is looked for by one thread at a time, for all platforms.
+    found: Mutex<BTreeMap<String, OfOneName>>,
+}
+
+type OfOneName = Arc<Mutex<Vec<(Platform, Image)>>>;
+
+impl Images {
+    /// Finds an image in storage, or pulls it.
+    ///
+    /// Errors gain near names: of images here, and of the stages given.
+    pub fn find(&self, engine: &Engine<'_>, name: &str, platform: &Platform) -> Result<Image> {
+        let of_name = self.found.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default().clone();
+        let mut found = of_name.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, image)) = found.iter().find(|(of, _)| of == platform) {
+            return Ok(image.clone());
+        }
+        let image = find(engine, name, platform)?;
+        found.push((platform.clone(), image.clone()));
+        Ok(image)
+    }
+}
+
+fn find(engine: &Engine<'_>, name: &str, platform: &Platform) -> Result<Image> {
+    let (store, request) = (engine.store, engine.request);
     if request.bases == Bases::LocalFirst
-        && let Some(image) = local(store, name)?
-        && (image.config.platform().serves(platform).is_some() || image.config.architecture.is_empty())
+        && let Some(image) = local(store, name, platform)?
     {
         return Ok(image);
     }
     let reference: Reference = name.parse()?;
     let options = transfer::PullOptions { platform: platform.clone() };
-    match transfer::pull(store, client, &reference, &options, sink) {
+    match transfer::pull(store, engine.client, &reference, &options, engine.sink) {
         Ok(record) => store.load_image(&record),
         // With --pull a local image is still better than none when it was never in a registry.
-        Err(error) if request.bases == Bases::Pull && error.kind() == Kind::NotFound => match local(store, name)? {
+        Err(error) if request.bases == Bases::Pull && error.kind() == Kind::NotFound => match local(store, name, platform)? {
             Some(image) => Ok(image),
             None => Err(error),
         },
-        Err(error) => Err(with_near_names(store, name, stages, error)),
+        Err(error) => Err(with_near_names(engine, name, error)),
     }
 }
 
-fn local(store: &Store, name: &str) -> Result<Option<Image>> {
+/// What is in storage under the name, for this platform. An image that doesn't say what it runs on serves everybody.
+fn local(store: &Store, name: &str, platform: &Platform) -> Result<Option<Image>> {
     match store.find_image(name) {
-        Ok(record) => store.load_image(&record).map(Some),
+        Ok(record) => match record.for_platform(platform) {
+            Some(record) => store.load_image(&record).map(Some),
+            None => Ok(None),
+        },
         Err(error) if error.kind() == Kind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn with_near_names(store: &Store, name: &str, stages: &[String], error: Error) -> Error {
-    let local: Vec<String> = store.images().unwrap_or_default().iter().map(|record| record.reference.familiar()).collect();
+fn with_near_names(engine: &Engine<'_>, name: &str, error: Error) -> Error {
+    let stages = &engine.plan.stages;
+    let local: Vec<String> = engine.store.images().unwrap_or_default().iter().map(|record| record.reference.familiar()).collect();
     let short: Vec<&str> = local.iter().map(|name| name.strip_suffix(":latest").unwrap_or(name)).collect();
-    match nearest(name, stages.iter().map(String::as_str).chain(short)) {
+    match nearest(name, stages.iter().map(|stage| stage.name.as_str()).chain(short)) {
         Some(near) if near != name => error.hint(format!("did you mean {}?", quote(near))),
         _ => error,
     }

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::dockerfile::ignore::Ignore;
 use crate::error::{Error, IoContext, Result, quote_path};
@@ -21,7 +21,7 @@ pub struct Context {
     directory: PathBuf,
     view: View,
     ignore: Ignore,
-    hashes: Hashes,
+    hashes: Mutex<Hashes>,
 }
 
 impl Context {
@@ -35,7 +35,7 @@ impl Context {
             Some((name, text)) => Ignore::parse(name, text.as_bytes())?,
             None => Ignore::default(),
         };
-        let hashes = Hashes::load(&store.hashes())?;
+        let hashes = Mutex::new(Hashes::load(&store.hashes())?);
         let view = View::new(vec![LayerDir { fs: directory.clone(), record: Arc::new(Record::default()) }]);
         Ok(Self { directory, view, ignore, hashes })
     }
@@ -46,7 +46,7 @@ impl Context {
     }
 
     /// The digest of a file's content, read only if the file changed since it was read last.
-    pub fn content(&mut self, node: &Node) -> Result<Digest> {
+    pub fn content(&self, node: &Node) -> Result<Digest> {
         let path = self.directory.join(node.path.as_relative());
         let found = std::fs::symlink_metadata(&path).doing("read", &path)?;
         let time = |seconds: i64, nanoseconds: i64| (seconds, u32::try_from(nanoseconds).unwrap_or_default());
@@ -61,12 +61,12 @@ impl Context {
             ino: found.ino(),
             nlink: found.nlink(),
         };
-        self.hashes.hash_file(&self.directory, &stat)
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner).hash_file(&self.directory, &stat)
     }
 
     /// Writes down what was read, for the next build.
-    pub fn save(&mut self) -> Result<()> {
-        self.hashes.save()
+    pub fn save(&self) -> Result<()> {
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner).save()
     }
 }
 

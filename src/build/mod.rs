@@ -1,21 +1,25 @@
 //! Dockerfile to image: plan, then for each step resolve, key, look up, do, commit.
 //!
-//! Deliberately not here: text (that is `dockerfile`), HTTP, mounts, and printing. The engine is one short loop, in `step`.
+//! Deliberately not here: text (that is `dockerfile`), HTTP, mounts, and printing. `engine` runs stages, `step` is its short loop.
 
 mod base;
+mod cache;
 mod chmod;
 mod config_step;
 mod context;
 mod copy;
+mod engine;
 mod key;
 mod passwd;
 mod plan;
 mod resolve;
 mod run;
+mod schedule;
 mod scope;
 mod sources;
 mod state;
 mod step;
+mod stop;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,9 +27,9 @@ use std::path::PathBuf;
 use crate::dockerfile;
 use crate::error::Result;
 use crate::event::Sink;
-use crate::oci::{Descriptor, Digest, Manifest, Platform, Reference, media_type};
+use crate::oci::{Descriptor, Digest, Index, Manifest, Platform, Reference, media_type};
 use crate::rootemu;
-use crate::store::{ImageRecord, StepRecord, Store, WorkspaceKind};
+use crate::store::{StepRecord, Store, WorkspaceKind};
 use crate::transfer;
 
 pub use context::{ignore_file, read_text};
@@ -53,8 +57,10 @@ pub struct Request {
     pub target: Option<String>,
     /// `--build-arg`.
     pub arguments: BTreeMap<String, String>,
-    /// The platform to build for.
-    pub platform: Platform,
+    /// The platforms to build for; at least one, each once. With several the image is an index.
+    pub platforms: Vec<Platform>,
+    /// How many stages may be under way at a time.
+    pub width: usize,
     /// Whether old results answer for steps.
     pub cache: Cache,
     /// Where bases come from.
@@ -88,46 +94,86 @@ pub enum Bases {
 }
 
 /// A finished build.
+#[derive(Clone, Debug)]
 pub struct Built {
-    /// The image.
-    pub image: ImageRecord,
+    /// One image a platform, in the request's order.
+    pub images: Vec<BuiltImage>,
+    /// The index of them, if several platforms were asked for.
+    pub index: Option<Descriptor>,
+    /// The names they have in storage; at least one.
+    pub names: Vec<Reference>,
+}
+
+/// One platform's image.
+#[derive(Clone, Debug)]
+pub struct BuiltImage {
+    /// What it runs on.
+    pub platform: Platform,
+    /// Its manifest.
+    pub manifest: Descriptor,
     /// The config's digest: the image ID.
     pub id: Digest,
 }
 
-/// Builds.
-///
-/// Errors: the Dockerfile's (with position), a base that can't be had, a missing source, and [`FailedRun`] by `step`'s error kind; the storage
-/// directory then has all layers made so far, and no image.
-pub fn build(store: &Store, client: &transfer::Client, request: &Request, sink: &dyn Sink) -> Result<Built> {
-    let file = dockerfile::parse(&request.name, &request.source)?;
-    let host = Platform::host();
-    let options =
-        plan::Options { target: request.target.as_deref(), arguments: &request.arguments, platform: &request.platform, host: &host };
-    let plan = plan::plan(&file, &options)?;
-    if !plan.unused_arguments.is_empty() {
-        sink.event(crate::event::Event::Warning(&format!("build arguments that no ARG declares: {}", plan.unused_arguments.join(", "))));
+impl Built {
+    /// What stands for the whole: the image's ID, or the digest of the index.
+    pub fn id(&self) -> Digest {
+        self.index.as_ref().map_or_else(|| self.images[0].id, |index| index.digest)
     }
-    let mut engine = step::Engine::new(store, client, request, sink, &file, &plan)?;
-    let state = engine.execute()?;
-    engine.finish()?;
-    finish(store, request, &state)
 }
 
-/// Writes config, manifest and names.
-fn finish(store: &Store, request: &Request, state: &State) -> Result<Built> {
+/// Builds.
+///
+/// Errors: the Dockerfile's (with position), a base that can't be had, a missing source, and a failed RUN, with the command's exit code; the
+/// storage directory then has all layers made so far, and no image.
+pub fn build(store: &Store, client: &transfer::Client, request: &Request, sink: &dyn Sink) -> Result<Built> {
+    let file = dockerfile::parse(&request.name, &request.source)?;
+    let states = engine::execute(engine::Means { store, client, request, sink }, &file)?;
+    finish(store, request, &states)
+}
+
+/// Writes configs, manifests and names.
+fn finish(store: &Store, request: &Request, states: &[State]) -> Result<Built> {
+    let images = states.iter().map(|state| image(store, request, state)).collect::<Result<Vec<_>>>()?;
+    let index = match images.as_slice() {
+        [_] => None,
+        several => {
+            let index = Index::oci(several.iter().map(BuiltImage::descriptor).collect()).to_bytes();
+            Some(Descriptor::new(media_type::OCI_INDEX, store.put_blob(&index)?, index.len() as u64))
+        }
+    };
+    let names = match (request.tags.as_slice(), &index) {
+        ([], Some(index)) => vec![unnamed(&index.digest)?],
+        ([], None) => vec![unnamed(&images[0].manifest.digest)?],
+        (tags, _) => tags.to_vec(),
+    };
+    for name in &names {
+        match &index {
+            // The name alone means the image that runs here, if there is one.
+            Some(index) => store.put_index(name, index, &Platform::host())?,
+            None => store.put_image(name, &images[0].manifest, None)?,
+        };
+    }
+    Ok(Built { images, index, names })
+}
+
+fn image(store: &Store, request: &Request, state: &State) -> Result<BuiltImage> {
     let created = created(store, request, state)?;
-    let config = state.image_config(&created).to_bytes();
-    let config_digest = store.put_blob(&config)?;
-    let descriptor = Descriptor::new(media_type::OCI_CONFIG, config_digest, config.len() as u64);
+    let config = state.image_config(&created);
+    let platform = config.platform();
+    let config = config.to_bytes();
+    let id = store.put_blob(&config)?;
+    let descriptor = Descriptor::new(media_type::OCI_CONFIG, id, config.len() as u64);
     let manifest = Manifest::oci(descriptor, state.layers.iter().map(|layer| layer.descriptor.clone()).collect()).to_bytes();
     let manifest = Descriptor::new(media_type::OCI_MANIFEST, store.put_blob(&manifest)?, manifest.len() as u64);
-    let mut images = request.tags.iter().map(|tag| store.put_image(tag, &manifest, None)).collect::<Result<Vec<_>>>()?;
-    let image = match images.pop() {
-        Some(image) => image,
-        None => store.put_image(&unnamed(&manifest.digest)?, &manifest, None)?,
-    };
-    Ok(Built { image, id: config_digest })
+    Ok(BuiltImage { platform, manifest, id })
+}
+
+impl BuiltImage {
+    /// As an index names it.
+    fn descriptor(&self) -> Descriptor {
+        Descriptor { platform: Some(self.platform.clone()), ..self.manifest.clone() }
+    }
 }
 
 /// The name of an image that was given none: it can be found by its ID only.

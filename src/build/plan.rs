@@ -12,13 +12,15 @@ use crate::oci::Platform;
 
 use super::scope::platform_arguments;
 
-/// What to build, in order.
+/// What to build, for one platform.
 #[derive(Debug)]
 pub struct Plan<'a> {
-    /// The needed stages; each stands on earlier ones only. The last is the target.
+    /// All stages of the file, needed or not, in its order; each stands on earlier ones only.
     pub stages: Vec<Stage<'a>>,
-    /// The names of all stages, needed or not, for hints.
-    pub names: Vec<String>,
+    /// The indexes of the stages that the target stands on, itself included, ascending.
+    pub needed: BTreeSet<usize>,
+    /// The index of the stage that becomes the image.
+    pub target: usize,
     /// Values of the global arguments after `--build-arg`.
     pub globals: BTreeMap<String, String>,
     /// `--build-arg` names that nothing in the file declares.
@@ -40,6 +42,8 @@ pub struct Stage<'a> {
     pub from: &'a Instruction,
     /// All after it.
     pub instructions: Vec<&'a Instruction>,
+    /// The stages it starts from or copies from, as far as the file says: triggers of a base image may name more.
+    pub needs: BTreeSet<usize>,
 }
 
 /// What a stage starts from.
@@ -90,17 +94,13 @@ pub fn plan<'a>(file: &'a Dockerfile, options: &Options<'_>) -> Result<Plan<'a>>
         None => last.index,
         Some(name) => find_stage(&stages, name).ok_or_else(|| unknown_target(name, &stages))?,
     };
-    let needed = needed_stages(file, &stages, target)?;
+    let needed = find_needs(file, &mut stages, target)?;
     let unused = options.arguments.keys().filter(|name| !declared.contains(name.as_str()) && !is_known(name, &globals));
     let unused_arguments = unused.cloned().collect();
     if stages.len() == 1 {
         stages[0].name.clear();
     }
-    let names = stages.iter().map(|stage| stage.name.clone()).collect();
-    // File order is a valid order: a stage refers to earlier ones only.
-    stages.retain(|stage| needed.contains(&stage.index));
-    stages.sort_by_key(|stage| (stage.index == target, stage.index));
-    Ok(Plan { stages, names, globals, unused_arguments })
+    Ok(Plan { stages, needed, target, globals, unused_arguments })
 }
 
 fn is_known(name: &str, globals: &BTreeMap<String, String>) -> bool {
@@ -149,7 +149,7 @@ fn start_stage<'a>(
         _ => platform,
     };
     let name = name.map_or_else(|| format!("stage-{index}"), str::to_owned);
-    Ok(Stage { index, name, base, platform, from: instruction, instructions: Vec::new() })
+    Ok(Stage { index, name, base, platform, from: instruction, instructions: Vec::new(), needs: BTreeSet::new() })
 }
 
 fn set_globals(
@@ -191,42 +191,46 @@ fn unknown_target(name: &str, stages: &[Stage<'_>]) -> Error {
     }
 }
 
-/// The indexes of the stages that `target` stands on or copies from, itself included.
-fn needed_stages(file: &Dockerfile, stages: &[Stage<'_>], target: usize) -> Result<BTreeSet<usize>> {
+/// Fills in what each needed stage needs, and gives the indexes of all that `target` stands on, itself included.
+fn find_needs(file: &Dockerfile, stages: &mut [Stage<'_>], target: usize) -> Result<BTreeSet<usize>> {
     let mut needed = BTreeSet::new();
     let mut todo = vec![target];
     while let Some(index) = todo.pop() {
-        if !needed.insert(index) {
-            continue;
-        }
-        let stage = &stages[index];
-        if let Base::Stage(base) = stage.base {
-            todo.push(base);
-        }
-        // What the base stage left as triggers is executed here too.
-        let base = match stage.base {
-            Base::Stage(base) => stages[base].instructions.as_slice(),
-            _ => &[],
-        };
-        let triggers = base.iter().filter_map(|instruction| match &instruction.kind {
-            Kind::Onbuild(onbuild) => Some(&*onbuild.instruction),
-            _ => None,
-        });
-        for instruction in stage.instructions.iter().copied().chain(triggers) {
-            for name in sources(&instruction.kind) {
-                if let Some(source) = source_stage(file, instruction, name, stages, index)? {
-                    todo.push(source);
-                }
-            }
+        if needed.insert(index) {
+            stages[index].needs = needs_of(file, stages, index)?;
+            todo.extend(&stages[index].needs);
         }
     }
     Ok(needed)
 }
 
+fn needs_of(file: &Dockerfile, stages: &[Stage<'_>], index: usize) -> Result<BTreeSet<usize>> {
+    let stage = &stages[index];
+    let mut needs = BTreeSet::new();
+    // What the base stage left as triggers is executed here too.
+    let mut inherited: &[&Instruction] = &[];
+    if let Base::Stage(base) = stage.base {
+        needs.insert(base);
+        inherited = &stages[base].instructions;
+    }
+    let triggers = inherited.iter().filter_map(|instruction| match &instruction.kind {
+        Kind::Onbuild(onbuild) => Some(&*onbuild.instruction),
+        _ => None,
+    });
+    for instruction in stage.instructions.iter().copied().chain(triggers) {
+        for name in sources(&instruction.kind) {
+            needs.extend(source_stage(file, instruction, name, stages, index)?);
+        }
+    }
+    Ok(needs)
+}
+
 /// The stages and images an instruction reads from.
 fn sources(kind: &Kind) -> Vec<&str> {
+    let given = |from: &&str| !from.is_empty();
     match kind {
-        Kind::Copy(copy) => copy.from.as_deref().filter(|from| !from.is_empty()).into_iter().collect(),
+        Kind::Copy(copy) => copy.from.as_deref().filter(given).into_iter().collect(),
+        Kind::Run(run) => run.mounts.iter().filter_map(|mount| mount.from()).filter(given).collect(),
         _ => Vec::new(),
     }
 }

@@ -13,10 +13,10 @@ use crate::sandbox::{
 };
 use crate::store::{CommitOptions, Layer, WorkspaceRoot};
 
+use super::engine::Engine;
 use super::passwd::{Accounts, Identity};
 use super::resolve::{Command, Network};
 use super::state::{DEFAULT_PATH, State};
-use super::step::Engine;
 
 /// The host name every step sees, so that none depends on the machine.
 const HOSTNAME: &str = "rootling";
@@ -32,7 +32,9 @@ pub fn run(engine: &Engine<'_>, state: &State, command: &Command, id: u64) -> Re
     let workspace = engine.store.workspace(engine.request.workspace, &stack)?;
     let spec = spec(engine, state, command, &identity, &workspace, &view)?;
     let io = Stdio { stdin: sandbox::Stream::Null, stdout: sandbox::Stream::Pipe, stderr: sandbox::Stream::Pipe };
+    engine.stop.check()?;
     let mut running = sandbox::spawn(&spec, io)?;
+    let watched = engine.stop.watch(&running)?;
     let (out, err) = (running.stdout.take(), running.stderr.take());
     // The readers end when the last process that holds the pipe does, which is when the sandbox ends.
     std::thread::scope(|scope| {
@@ -40,6 +42,8 @@ pub fn run(engine: &Engine<'_>, state: &State, command: &Command, id: u64) -> Re
         scope.spawn(|| forward(engine, id, Stream::Err, err));
     });
     let status = running.wait()?;
+    drop(watched);
+    engine.stop.check()?;
     for notice in &status.notices {
         engine.sink.event(Event::Warning(notice));
     }

@@ -1,160 +1,50 @@
-//! The engine: for each step resolve, key, look up, do, commit.
+//! One step: resolve, key, look up, do, commit.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
-use crate::dockerfile;
-use crate::dockerfile::ast::{Dockerfile, Instruction};
+use crate::dockerfile::ast::Instruction;
 use crate::error::{Error, Result, quote};
-use crate::event::{Event, Outcome, Sink, next_id};
-use crate::oci::{Descriptor, DiffId, Digest, Hasher, ImagePath, media_type};
+use crate::event::{Event, Outcome, next_id};
+use crate::oci::{DiffId, Digest, Hasher, ImagePath};
 use crate::rootfs::meta::{Kind, Meta, Mtime};
 use crate::rootfs::view::{Follow, View};
 use crate::rootfs::writer::{Content, LayerWriter};
-use crate::store::{Layer, StepRecord, Store};
-use crate::transfer;
+use crate::store::StepRecord;
 
-use super::context::Context;
+use super::cache::Made;
 use super::copy;
+use super::engine::Engine;
 use super::key::Key;
 use super::passwd::Accounts;
-use super::plan::{Base, Plan, Stage, find_stage, locate};
+use super::plan::{Stage, find_stage, locate};
 use super::resolve::{self, Action, Copy, Resolver};
 use super::sources::{Selection, Source};
-use super::state::{State, StateLayer};
-use super::{Cache, Request, base, config_step, run};
+use super::state::State;
+use super::{config_step, run};
 
-/// One build under way.
-pub struct Engine<'a> {
-    pub(super) store: &'a Store,
-    pub(super) request: &'a Request,
-    pub(super) sink: &'a dyn Sink,
-    client: &'a transfer::Client,
-    file: &'a Dockerfile,
-    plan: &'a Plan<'a>,
-    context: Option<Context>,
-    /// Finished stages, by index.
-    stages: BTreeMap<usize, State>,
-}
-
-/// What the step cache remembers: the layer, if there was something to keep, and when it was made.
-#[derive(Serialize, Deserialize)]
-struct Record {
-    layer: Option<(DiffId, u64)>,
-    created: String,
-}
-
-/// What a step made.
-struct Made {
-    layer: Option<StateLayer>,
-    created: String,
-    outcome: Outcome,
-}
-
-impl<'a> Engine<'a> {
-    /// Opens the context; nothing else is touched yet.
-    pub fn new(
-        store: &'a Store,
-        client: &'a transfer::Client,
-        request: &'a Request,
-        sink: &'a dyn Sink,
-        file: &'a Dockerfile,
-        plan: &'a Plan<'a>,
-    ) -> Result<Self> {
-        let context = request.context.as_deref().map(|directory| Context::open(store, directory, request.ignore.as_ref())).transpose()?;
-        Ok(Self { store, client, request, sink, file, plan, context, stages: BTreeMap::new() })
-    }
-
-    /// Executes all stages of the plan and gives the last one's state.
-    pub fn execute(&mut self) -> Result<State> {
-        let plan = self.plan;
-        for instruction in plan.stages.iter().flat_map(|stage| &stage.instructions) {
-            resolve::check_supported(instruction).map_err(|e| locate(self.file, e, instruction))?;
-        }
-        let mut last = None;
-        for stage in &plan.stages {
-            let state = self.stage(stage)?;
-            self.stages.insert(stage.index, state.clone());
-            last = Some(state);
-        }
-        last.ok_or_else(|| Error::new("the plan has no stage"))
-    }
-
-    /// Keeps what was learnt about the context.
-    pub fn finish(&mut self) -> Result<()> {
-        self.context.as_mut().map_or(Ok(()), Context::save)
-    }
-
-    fn stage(&mut self, stage: &Stage<'_>) -> Result<State> {
-        let (mut state, onbuild) = self.timed(stage, 1, stage.from, |engine| engine.base(stage))?;
-        let triggers = self.triggers(stage, &onbuild)?;
-        let total = 1 + triggers.len() + stage.instructions.len();
-        let all = triggers.iter().flat_map(|file| file.instructions.iter()).chain(stage.instructions.iter().copied());
-        for (position, instruction) in all.enumerate() {
-            self.step(stage, &mut state, instruction, (position + 2, total))?;
-        }
-        Ok(state)
-    }
-
-    fn timed<T>(
-        &mut self,
+impl Engine<'_> {
+    /// Does one instruction of a stage.
+    pub(super) fn step(
+        &self,
         stage: &Stage<'_>,
-        number: usize,
+        state: &mut State,
         instruction: &Instruction,
-        work: impl FnOnce(&mut Self) -> Result<T>,
-    ) -> Result<T> {
+        (number, total): (usize, usize),
+    ) -> Result<()> {
         let id = next_id();
-        let total = 1 + stage.instructions.len();
-        self.sink.event(Event::StepStarted { id, stage: &stage.name, number, total, text: &instruction.original });
-        let start = Instant::now();
-        let result = work(self).map_err(|e| locate(self.file, e, instruction));
-        let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Failed };
-        self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed() });
-        result
-    }
-
-    /// The state a stage starts with, and the triggers it inherits.
-    fn base(&mut self, stage: &Stage<'_>) -> Result<(State, Vec<String>)> {
-        let mut state = match &stage.base {
-            Base::Scratch => return Ok((State::scratch(&stage.platform), Vec::new())),
-            Base::Stage(index) => {
-                let parent = &self.stages[index];
-                let triggers = parent.config.config.on_build.clone();
-                return Ok((parent.child(), triggers));
-            }
-            Base::Image(name) => base::state(&self.image(name, stage)?),
-        };
-        let triggers = std::mem::take(&mut state.config.config.on_build);
-        Ok((state, triggers))
-    }
-
-    fn image(&self, name: &str, stage: &Stage<'_>) -> Result<crate::store::Image> {
-        base::find(self.store, self.client, self.request, name, &stage.platform, &self.plan.names, self.sink)
-    }
-
-    fn triggers(&self, stage: &Stage<'_>, triggers: &[String]) -> Result<Vec<Dockerfile>> {
-        let parse = |trigger: &String| {
-            let file = dockerfile::parse_fragment("ONBUILD trigger of the base image", trigger.as_bytes())?;
-            file.instructions.iter().try_for_each(resolve::check_supported)?;
-            Ok(file)
-        };
-        let parsed: Result<Vec<Dockerfile>> = triggers.iter().map(parse).collect();
-        parsed.map_err(|e| locate(self.file, e, stage.from))
-    }
-
-    fn step(&mut self, stage: &Stage<'_>, state: &mut State, instruction: &Instruction, (number, total): (usize, usize)) -> Result<()> {
-        let id = next_id();
-        self.sink.event(Event::StepStarted { id, stage: &stage.name, number, total, text: &instruction.original });
+        self.sink.event(Event::StepStarted { id, stage: &self.name(stage), number, total, text: &instruction.original });
         let start = Instant::now();
         let result = self.act(stage, state, instruction, id);
-        let outcome = *result.as_ref().unwrap_or(&Outcome::Failed);
+        let outcome = match &result {
+            Ok(outcome) => *outcome,
+            Err(_) if self.stop.is_stopped() => Outcome::Stopped,
+            Err(_) => Outcome::Failed,
+        };
         self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed() });
         result.map(drop).map_err(|e| locate(self.file, e, instruction))
     }
 
-    fn act(&mut self, stage: &Stage<'_>, state: &mut State, instruction: &Instruction, id: u64) -> Result<Outcome> {
+    fn act(&self, stage: &Stage<'_>, state: &mut State, instruction: &Instruction, id: u64) -> Result<Outcome> {
         let resolver = Resolver { file: self.file, state, arguments: &self.request.arguments, globals: &self.plan.globals };
         let action = resolver.resolve(instruction)?;
         let (made, history) = match &action {
@@ -179,17 +69,17 @@ impl<'a> Engine<'a> {
         Ok(outcome)
     }
 
-    fn run(&mut self, state: &State, command: &resolve::Command, id: u64) -> Result<Made> {
+    fn run(&self, state: &State, command: &resolve::Command, id: u64) -> Result<Made> {
         let config = &state.config.config;
         let mut key = Key::new(&state.chain(), "RUN");
         key.list(&command.argv).list(command.script.iter().flat_map(|s| [&s.name, &s.text]));
         key.list(state.scope.variables().map(|(name, value)| format!("{name}={value}")));
         key.field(&config.user).field(&config.working_dir);
-        key.field(format!("{:?} {:?}", command.network, self.request.emulation));
+        key.field(format!("{} {:?} {:?}", state.config.platform(), command.network, self.request.emulation));
         self.cached(key.finish(), |engine| run::run(engine, state, command, id))
     }
 
-    fn workdir(&mut self, state: &State, path: &str) -> Result<Made> {
+    fn workdir(&self, state: &State, path: &str) -> Result<Made> {
         let mut key = Key::new(&state.chain(), "WORKDIR");
         key.field(path).field(&state.config.config.user);
         self.cached(key.finish(), |engine| {
@@ -211,7 +101,7 @@ impl<'a> Engine<'a> {
         })
     }
 
-    fn copy(&mut self, stage: &Stage<'_>, state: &State, copy: &Copy) -> Result<Made> {
+    fn copy(&self, stage: &Stage<'_>, state: &State, copy: &Copy) -> Result<Made> {
         let view = View::new(self.store.stack(&state.stack())?);
         let chown = copy.chown.as_deref().map(|owner| Accounts::of(&view)?.owner(owner)).transpose()?;
         let (source_view, selection, content) = self.select(stage, copy)?;
@@ -244,13 +134,13 @@ impl<'a> Engine<'a> {
     }
 
     /// What a COPY reads, and its content as one digest.
-    fn select(&mut self, stage: &Stage<'_>, copy: &Copy) -> Result<(Option<View>, Selection, Digest)> {
+    fn select(&self, stage: &Stage<'_>, copy: &Copy) -> Result<(Option<View>, Selection, Digest)> {
         if copy.sources.is_empty() {
             return Ok((None, Selection::default(), Digest::of("")));
         }
         let Some(from) = &copy.from else {
             let no_context = || Error::input("there is no build context").hint("give a directory: `rootling build -f - DIR`");
-            let context = self.context.as_mut().ok_or_else(no_context)?;
+            let context = self.context.ok_or_else(no_context)?;
             let source = context.source();
             let selection = source.select(&copy.sources)?;
             let view = source.view.clone();
@@ -258,12 +148,11 @@ impl<'a> Engine<'a> {
             return Ok((Some(view), selection, digest));
         };
         let stack = match find_stage(&self.plan.stages, from) {
-            Some(index) => match self.stages.get(&index) {
-                Some(state) => state.stack(),
-                None => return Err(Error::input(format!("stage {} is not built before this one", quote(from)))),
-            },
+            Some(index) if index < stage.index => self.state(index)?.stack(),
+            // A trigger of a base image can't know what there is.
+            Some(_) => return Err(Error::input(format!("stage {} is not built before this one", quote(from)))),
             None if from == "scratch" => Vec::new(),
-            None => self.image(from, stage)?.config.rootfs.diff_ids,
+            None => self.image(from, &stage.platform)?.config.rootfs.diff_ids,
         };
         let view = View::new(self.store.stack(&stack)?);
         let source = Source { view: &view, ignore: None, name: quote(from) };
@@ -287,40 +176,6 @@ impl<'a> Engine<'a> {
         self.store.step_put(&key, &StepRecord { layers: stack.to_vec(), blobs: Vec::new(), value: digest.to_string().into() })?;
         Ok(digest)
     }
-
-    /// Answers from the step cache, or does the work and remembers it.
-    fn cached(&mut self, key: Digest, work: impl FnOnce(&mut Self) -> Result<Option<Layer>>) -> Result<Made> {
-        if self.request.cache == Cache::Use
-            && let Some(made) = self.remembered(&key)?
-        {
-            return Ok(made);
-        }
-        let layer = work(self)?;
-        let created = self.request.epoch.map_or_else(|| Ok(super::now()), super::timestamp)?;
-        let layer = layer.map(|layer| (layer.diff_id, layer.size));
-        let record = Record { layer, created };
-        let layers = layer.map(|(diff_id, _)| diff_id).into_iter().collect();
-        let value = serde_json::to_value(&record).expect("plain data");
-        self.store.step_put(&key, &StepRecord { layers, blobs: Vec::new(), value })?;
-        Ok(Made { layer: record.layer.map(state_layer), created: record.created, outcome: Outcome::Done })
-    }
-
-    /// A record counts only if its layer is still there and, with an epoch, if it was made for that time.
-    fn remembered(&self, key: &Digest) -> Result<Option<Made>> {
-        let Some(step) = self.store.step_get(key)? else { return Ok(None) };
-        let Ok(record) = serde_json::from_value::<Record>(step.value) else { return Ok(None) };
-        if let Some(epoch) = self.request.epoch
-            && record.created != super::timestamp(epoch)?
-        {
-            return Ok(None);
-        }
-        Ok(Some(Made { layer: record.layer.map(state_layer), created: record.created, outcome: Outcome::Cached }))
-    }
-}
-
-/// How the manifest names a layer made here: uncompressed, since nobody asked for its compressed form yet.
-fn state_layer((diff_id, size): (DiffId, u64)) -> StateLayer {
-    StateLayer { diff_id, descriptor: Descriptor::new(media_type::OCI_LAYER, diff_id.0, size) }
 }
 
 fn digest_file(view: &View, node: &crate::rootfs::view::Node) -> Result<Digest> {

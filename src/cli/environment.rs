@@ -66,6 +66,14 @@ impl Environment {
         crate::build::PREDEFINED_ARGUMENTS.iter().filter_map(|name| self.variable(name).map(|value| (*name, value)))
     }
 
+    /// How many processors this job may use: what its cgroup and CPU affinity allow, and what Slurm gave it (sbatch(1), "Output
+    /// environment variables").
+    pub fn processors(&self) -> usize {
+        let machine = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let slurm = ["SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"].iter().find_map(|name| self.variable(name)?.parse().ok());
+        slurm.map_or(machine, |given: usize| machine.min(given.max(1)))
+    }
+
     /// `$HOME`.
     pub fn home(&self) -> Option<PathBuf> {
         self.variable("HOME").map(PathBuf::from)

@@ -18,6 +18,7 @@ mod shell_pattern;
 pub mod source;
 mod spelling;
 mod transfer;
+pub mod tree;
 mod words;
 
 pub use mount::{comma_fields, size};

@@ -138,6 +138,11 @@ impl MountFlag {
         Ok(flag)
     }
 
+    /// What `from` names: a stage, a context or an image. It holds no variables.
+    pub fn from(&self) -> Option<&str> {
+        self.options.iter().rev().find(|(name, _)| name == "from").and_then(|(_, value)| value.as_deref())
+    }
+
     /// The mount, every value passed through `expand` first.
     pub fn resolve(&self, expand: &mut dyn FnMut(&str) -> Result<String>) -> Result<Mount> {
         let mut mount = Mount::default();

@@ -62,6 +62,17 @@ pub struct Index {
 }
 
 impl Index {
+    /// A new OCI index.
+    pub fn oci(manifests: Vec<Descriptor>) -> Self {
+        let media_type = Some(media_type::OCI_INDEX.to_owned());
+        Self { schema_version: 2, media_type, manifests, annotations: BTreeMap::new(), other: BTreeMap::new() }
+    }
+
+    /// The bytes that are digested and stored: compact JSON, fixed order.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("an index has only string keys")
+    }
+
     /// The member that serves `wanted` best; the first of equals.
     ///
     /// Attestations (platform `unknown/unknown`) never match. The error lists what there is.

@@ -30,6 +30,6 @@ pub use enter::reenter;
 pub use limits::Limit;
 pub use probe::{Check, Feature, Probe, probe};
 pub use socket::Connections;
-pub use spawn::{Running, Stdio, Stream, spawn, spawn_holding};
+pub use spawn::{Killer, Running, Stdio, Stream, spawn, spawn_holding};
 pub use spec::{Access, Capabilities, Devices, IdMap, Missing, Mount, MountKind, Namespace, Network, Privileges, Process, Root, Spec};
 pub use status::{Exit, Status};

@@ -120,6 +120,29 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Something by which another thread can end everything inside while this one waits.
+    ///
+    /// # Errors
+    /// If there are no more descriptors.
+    pub fn killer(&self) -> Result<Killer> {
+        let control = self.sandbox.control.try_clone().map_err(|e| Error::os("can't duplicate a descriptor", e))?;
+        Ok(Killer(control))
+    }
+}
+
+/// Ends everything in a sandbox, from any thread; see [`Running::killer`].
+#[derive(Debug)]
+pub struct Killer(File);
+
+impl Killer {
+    /// Kills everything inside. Does nothing when it has ended already. A command that took the sandbox's own place
+    /// (host's processes, no emulation) is not watched and goes on.
+    pub fn kill(&self) {
+        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Both);
+    }
+}
+
 impl Sandbox {
     /// Waits for the report and the end; without a report, the process' own end is all there is to say.
     pub fn report(&mut self) -> Result<Result<Report, Exit>> {

@@ -143,11 +143,14 @@ impl Store {
         let mut needed = Needed::default();
         for (path, image) in self.image_records()? {
             let image = image.map_err(|e| e.context(format!("can't prune while {} can't be read", crate::error::quote_path(&path))))?;
-            needed.blobs.extend(image.blobs.iter().chain([&image.manifest.digest, &image.config]).chain(&image.index));
-            if options.trees != Keep::Nothing {
-                needed.trees.insert(chain_of(&image.layers));
+            needed.blobs.extend(&image.index);
+            for member in image.members() {
+                needed.blobs.extend(member.blobs.iter().chain([&member.manifest.digest, &member.config]));
+                if options.trees != Keep::Nothing {
+                    needed.trees.insert(chain_of(&member.layers));
+                }
+                needed.layers.extend(member.layers);
             }
-            needed.layers.extend(image.layers);
         }
         if options.steps != Keep::Nothing {
             for path in files(&self.layout().steps())? {

@@ -3,6 +3,7 @@
 //! A record repeats what the image's manifest and config say where listing and garbage collection need it, so that these
 //! read one small file an image. An image has one record under each of its names.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -43,6 +44,29 @@ pub struct ImageRecord {
     pub created: Option<String>,
     /// When this record was written, in seconds since 1970.
     pub stored: u64,
+    /// The index' images for other platforms, as far as they are here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Member>,
+}
+
+/// What is known of an image of an index besides the one the name alone means; fields as in [`ImageRecord`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its manifest.
+    pub manifest: Descriptor,
+    /// The image's ID.
+    pub config: Digest,
+    /// What it runs on.
+    pub platform: Platform,
+    /// Its layers, bottom first.
+    pub layers: Vec<DiffId>,
+    /// Blobs the manifest names as layers.
+    pub blobs: Vec<Digest>,
+    /// Sum of the layers' uncompressed tars, in bytes.
+    pub size: u64,
+    /// When the image was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
 }
 
 /// An image with its documents.
@@ -136,31 +160,47 @@ impl Store {
 
     /// Names an image whose manifest, config and layers are here; whatever had the name before loses it.
     ///
-    /// `index`: the index the manifest was chosen from. What can't be checked after a power cut is brought to the disk first
-    /// (see `sync`), then the record appears; when this fails, what had the name still has it. Does nothing if the name says so
-    /// already.
+    /// `index`: the index the manifest was chosen from; its images for other platforms that the name had stay. What can't be checked after a
+    /// power cut is brought to the disk first (see `sync`), then the record appears; when this fails, what had the name still has it.
+    /// Does nothing if the name says so already.
     pub fn put_image(&self, reference: &Reference, manifest: &Descriptor, index: Option<&Digest>) -> Result<ImageRecord> {
-        let (document, config) = self.documents(manifest)?;
+        let chosen = self.member(manifest)?;
+        let mut others = Vec::new();
         if let Some(index) = index {
             self.has_blob(index)?;
+            // A damaged record is replaced like any other.
+            if let Ok(Some(old)) = self.image(reference)
+                && old.index.as_ref() == Some(index)
+            {
+                others = old.members();
+                others.retain(|member| member.manifest.digest != chosen.manifest.digest);
+                others.retain(|member| self.member(&member.manifest).is_ok());
+            }
         }
-        for layer in &document.layers {
-            self.inner.live.lease(Lease::Blob, &layer.digest)?;
-        }
-        let layers = self.stack_layers(&config.rootfs.diff_ids)?;
-        let record = ImageRecord {
-            reference: reference.clone(),
-            manifest: Descriptor::new(&manifest.media_type, manifest.digest, manifest.size),
-            index: index.copied(),
-            config: document.config.digest,
-            platform: config.platform(),
-            layers: config.rootfs.diff_ids.clone(),
-            blobs: document.layers.iter().map(|layer| layer.digest).collect(),
-            size: layers.iter().map(|layer| layer.size).sum(),
-            created: config.created.clone(),
-            stored: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        self.put_record(reference, chosen, others, index.copied())
+    }
+
+    /// Names an index that is here with all its images. The name alone means the image that serves `preferred`, else the first.
+    ///
+    /// What holds for [`Store::put_image`] holds here too.
+    pub fn put_index(&self, reference: &Reference, index: &Descriptor, preferred: &Platform) -> Result<ImageRecord> {
+        let bytes = self.read_blob(&index.digest, LARGEST_DOCUMENT)?;
+        let ManifestOrIndex::Index(document) = ManifestOrIndex::parse(&bytes, Some(&index.media_type))? else {
+            return Err(Error::with_kind(Kind::Corrupt, format!("`{}` is an image manifest, not an index", index.digest)));
         };
-        // A damaged record is replaced like any other.
+        let mut members = document.manifests.iter().map(|manifest| self.member(manifest)).collect::<Result<Vec<_>>>()?;
+        let chosen = document.select(preferred).ok().map(|chosen| chosen.digest);
+        let at = members.iter().position(|member| Some(member.manifest.digest) == chosen).unwrap_or(0);
+        if members.is_empty() {
+            return Err(Error::input(format!("the index `{}` has no images", index.digest)));
+        }
+        let chosen = members.remove(at);
+        self.put_record(reference, chosen, members, Some(index.digest))
+    }
+
+    fn put_record(&self, reference: &Reference, chosen: Member, others: Vec<Member>, index: Option<Digest>) -> Result<ImageRecord> {
+        let stored = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let record = ImageRecord::new(reference.clone(), chosen, others, index, stored);
         if let Ok(Some(old)) = self.image(reference)
             && old == (ImageRecord { stored: old.stored, ..record.clone() })
         {
@@ -169,9 +209,28 @@ impl Store {
         let path = self.layout().image(reference);
         let mut unfinished = self.prepare_json(&record)?;
         self.made_something();
-        self.sync_for(&record.layers)?;
+        let layers = record.others.iter().flat_map(|member| &member.layers).chain(&record.layers).copied().collect::<BTreeSet<_>>();
+        self.sync_for(&layers.into_iter().collect::<Vec<_>>())?;
         unfinished.place(&path).doing("write", &path)?;
         Ok(record)
+    }
+
+    /// An image whose manifest, config and layers are here, leased.
+    fn member(&self, manifest: &Descriptor) -> Result<Member> {
+        let (document, config) = self.documents(manifest)?;
+        for layer in &document.layers {
+            self.inner.live.lease(Lease::Blob, &layer.digest)?;
+        }
+        let layers = self.stack_layers(&config.rootfs.diff_ids)?;
+        Ok(Member {
+            manifest: Descriptor::new(&manifest.media_type, manifest.digest, manifest.size),
+            config: document.config.digest,
+            platform: config.platform(),
+            layers: config.rootfs.diff_ids.clone(),
+            blobs: document.layers.iter().map(|layer| layer.digest).collect(),
+            size: layers.iter().map(|layer| layer.size).sum(),
+            created: config.created,
+        })
     }
 
     /// Takes a name away; `false` if nothing had it. What the image was made of stays until [`Store::prune`].
@@ -211,6 +270,31 @@ impl Store {
 }
 
 impl ImageRecord {
+    fn new(reference: Reference, chosen: Member, others: Vec<Member>, index: Option<Digest>, stored: u64) -> Self {
+        let Member { manifest, config, platform, layers, blobs, size, created } = chosen;
+        Self { reference, manifest, index, config, platform, layers, blobs, size, created, stored, others }
+    }
+
+    /// All images the name stands for, the one it means alone first.
+    pub fn members(&self) -> Vec<Member> {
+        let Self { manifest, config, platform, layers, blobs, size, created, .. } = self.clone();
+        let mut members = vec![Member { manifest, config, platform, layers, blobs, size, created }];
+        members.extend(self.others.iter().cloned());
+        members
+    }
+
+    /// The same name for another platform; `None` if there is no image for it here. An image that doesn't say what it runs on
+    /// serves everybody.
+    pub fn for_platform(&self, wanted: &Platform) -> Option<Self> {
+        let mut members = self.members();
+        let serves = |member: &Member| if member.platform.architecture.is_empty() { Some(0) } else { member.platform.serves(wanted) };
+        // The first of equals.
+        let best =
+            members.iter().enumerate().rev().filter_map(|(at, member)| Some((serves(member)?, at))).max_by_key(|(score, _)| *score)?.1;
+        let chosen = members.remove(best);
+        Some(Self::new(self.reference.clone(), chosen, members, self.index, self.stored))
+    }
+
     /// Whether a digest in a reference means this image: its manifest's, or that of the index it came from.
     pub fn stands_for(&self, digest: &Digest) -> bool {
         self.manifest.digest == *digest || self.index.as_ref() == Some(digest)

@@ -46,7 +46,7 @@ pub use blob::{BlobReader, BlobWriter};
 pub use cache_mount::{CacheMount, CacheMountEntry, CacheMountRecord, Sharing};
 pub use format::VERSION;
 pub use gc::{Action, Keep, PruneOptions, PruneReport, Tally};
-pub use image::{Image, ImageRecord};
+pub use image::{Image, ImageRecord, Member};
 pub use layer::{Draft, Layer};
 pub use lock::{Lock, Work};
 pub use step::StepRecord;

@@ -1,5 +1,7 @@
 //! `rootling build`.
 
+mod check;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -45,18 +47,27 @@ pub struct Arguments {
     /// Show nothing but the image ID
     #[arg(long, short)]
     quiet: bool,
-    /// Platform to build for [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<Platform>,
+    /// Platforms to build for; several make an index [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[,…]", value_delimiter = ',')]
+    platform: Vec<Platform>,
+    /// How many stages may be under way at a time [default: the CPUs this job may use]
+    #[arg(long, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
     /// How RUN is root
     #[arg(long, value_enum, default_value_t = EmulationArgument::Consistent)]
     root_emulation: EmulationArgument,
+    #[command(flatten)]
+    check: check::CheckArguments,
     #[command(flatten)]
     registry: RegistryArguments,
 }
 
 pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
     let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
+    if arguments.check.parse_only() {
+        let text = dockerfile(&arguments)?;
+        return arguments.check.print_tree(&text.name, &text.source).map(|()| ExitCode::SUCCESS);
+    }
     let printer = Printer::new(progress);
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
     let store = environment.store()?;
@@ -64,36 +75,48 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     let client = arguments.registry.client(environment);
     let built = build::build(&store, &client, &request, &printer)?;
     if let Some(path) = &arguments.iidfile {
-        std::fs::write(path, built.id.to_string()).map_err(|e| Error::io("write", path, e))?;
+        std::fs::write(path, built.id().to_string()).map_err(|e| Error::io("write", path, e))?;
     }
     if progress == Progress::Quiet {
-        render::result(&built.id.to_string());
+        render::result(&built.id().to_string());
     } else {
         let names: Vec<String> = request.tags.iter().map(Reference::familiar).collect();
-        render::note(&format!("built {} {}", names.join(", "), built.id.short()).replace("  ", " "));
+        render::note(&format!("built {} {}", names.join(", "), built.id().short()).replace("  ", " "));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn request(arguments: &Arguments, environment: &Environment, store: &crate::store::Store) -> Result<Request> {
+/// A Dockerfile and where it was found.
+struct Text {
+    name: String,
+    source: Vec<u8>,
+    /// `None` for standard input.
+    path: Option<PathBuf>,
+    /// The build context; `None` if there is none.
+    context: Option<PathBuf>,
+}
+
+fn dockerfile(arguments: &Arguments) -> Result<Text> {
     let dash = Path::new("-");
     let stdin = arguments.file.as_deref() == Some(dash) || arguments.context == dash;
     let context = (arguments.context != dash).then(|| arguments.context.clone());
     if context.is_none() && arguments.file.as_deref().is_some_and(|file| file != dash) {
         return Err(Error::input("both `--file` and a Dockerfile on standard input").hint("give a directory as context, or drop `--file`"));
     }
-    let (name, source, path) = if stdin {
-        ("standard input".to_owned(), read_stdin()?, None)
-    } else {
-        let context = context.as_deref().unwrap_or(Path::new("."));
-        let path = find_dockerfile(context, arguments.file.as_deref())?;
-        // With `-f <(generate)` a FIFO is as good as a file; in a context it would wait for ever.
-        if arguments.file.is_none() && !path.is_file() {
-            return Err(Error::input(format!("{} is not a regular file", quote_path(&path))));
-        }
-        let source = build::read_text(&path)?;
-        (path.display().to_string(), source, Some(path))
-    };
+    if stdin {
+        return Ok(Text { name: "standard input".to_owned(), source: read_stdin()?, path: None, context });
+    }
+    let path = find_dockerfile(context.as_deref().unwrap_or(Path::new(".")), arguments.file.as_deref())?;
+    // With `-f <(generate)` a FIFO is as good as a file; in a context it would wait for ever.
+    if arguments.file.is_none() && !path.is_file() {
+        return Err(Error::input(format!("{} is not a regular file", quote_path(&path))));
+    }
+    let source = build::read_text(&path)?;
+    Ok(Text { name: path.display().to_string(), source, path: Some(path), context })
+}
+
+fn request(arguments: &Arguments, environment: &Environment, store: &crate::store::Store) -> Result<Request> {
+    let Text { name, source, path, context } = dockerfile(arguments)?;
     let ignore = match &context {
         Some(context) => build::ignore_file(context, path.as_deref())?,
         None => None,
@@ -106,7 +129,8 @@ fn request(arguments: &Arguments, environment: &Environment, store: &crate::stor
         tags: arguments.tag.clone(),
         target: arguments.target.clone(),
         arguments: build_arguments(&arguments.build_arg, environment)?,
-        platform: arguments.platform.clone().unwrap_or_else(Platform::host),
+        platforms: platforms(&arguments.platform),
+        width: arguments.jobs.map_or_else(|| environment.processors(), std::num::NonZero::get),
         cache: if arguments.no_cache { Cache::Ignore } else { Cache::Use },
         bases: if arguments.pull { Bases::Pull } else { Bases::LocalFirst },
         emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
@@ -114,6 +138,17 @@ fn request(arguments: &Arguments, environment: &Environment, store: &crate::stor
         proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         epoch: epoch(environment)?,
     })
+}
+
+/// Each platform once, in the order given; this machine's if none is.
+fn platforms(given: &[Platform]) -> Vec<Platform> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for platform in given {
+        if !platforms.contains(platform) {
+            platforms.push(platform.clone());
+        }
+    }
+    if platforms.is_empty() { vec![Platform::host()] } else { platforms }
 }
 
 /// `-f FILE` as given, else `CONTEXT/Dockerfile`, else `CONTEXT/Containerfile` as podman has it.

@@ -8,7 +8,7 @@ use super::ast::Dockerfile;
 use crate::error::{Error, Place};
 
 /// Parses what must be right.
-fn parsed(text: &str) -> Dockerfile {
+pub(super) fn parsed(text: &str) -> Dockerfile {
     match super::parse("Dockerfile", text.as_bytes()) {
         Ok(file) => file,
         Err(error) => panic!("{text:?}: {}", report(&error)),

@@ -1,0 +1,178 @@
+//! The engine: the stages of all platforms, several at a time; a stage is its base and then step by step.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use crate::dockerfile;
+use crate::dockerfile::ast::Dockerfile;
+use crate::error::{Error, Result};
+use crate::event::{Event, Outcome, Sink, next_id};
+use crate::oci::Platform;
+use crate::store::{Image, Store};
+use crate::transfer;
+
+use super::base::{self, Images};
+use super::context::Context;
+use super::plan::{self, Base, Plan, Stage, locate};
+use super::schedule::{Job, Schedule};
+use super::state::State;
+use super::stop::Stop;
+use super::{Request, resolve};
+
+/// What a build works with.
+#[derive(Clone, Copy)]
+pub struct Means<'a> {
+    /// Where everything is kept.
+    pub store: &'a Store,
+    /// How registries are asked.
+    pub client: &'a transfer::Client,
+    /// What is to be built.
+    pub request: &'a Request,
+    /// Who hears of it.
+    pub sink: &'a dyn Sink,
+}
+
+/// One platform's part of a build under way. Its steps may run at the same time.
+pub struct Engine<'a> {
+    pub(super) store: &'a Store,
+    pub(super) request: &'a Request,
+    pub(super) sink: &'a dyn Sink,
+    pub(super) client: &'a transfer::Client,
+    pub(super) file: &'a Dockerfile,
+    pub(super) plan: Plan<'a>,
+    pub(super) context: Option<&'a Context>,
+    pub(super) stop: &'a Stop,
+    images: &'a Images,
+    /// Finished stages of all platforms.
+    schedule: &'a Schedule<State>,
+    /// Where this platform's stages begin in the schedule.
+    first: usize,
+    /// Shown before the names of stages, if there are several platforms.
+    prefix: String,
+}
+
+/// Builds the target stage for every platform of the request, in its order.
+///
+/// What was learnt about the context is kept, also when a step fails.
+pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<Vec<State>> {
+    let Means { store, client, request, sink } = means;
+    let context = request.context.as_deref().map(|directory| Context::open(store, directory, request.ignore.as_ref())).transpose()?;
+    let plans = request.platforms.iter().map(|platform| plan(means, file, platform)).collect::<Result<Vec<_>>>()?;
+    let count = plans.first().map_or(0, |plan| plan.stages.len());
+    let (schedule, stop, images) = (Schedule::new(count * plans.len()), Stop::default(), Images::default());
+    let engines: Vec<Engine<'_>> = plans
+        .into_iter()
+        .zip(&request.platforms)
+        .enumerate()
+        .map(|(at, (plan, platform))| Engine {
+            store,
+            request,
+            sink,
+            client,
+            file,
+            plan,
+            context: context.as_ref(),
+            stop: &stop,
+            images: &images,
+            schedule: &schedule,
+            first: at * count,
+            prefix: if request.platforms.len() > 1 { format!("{platform} ") } else { String::new() },
+        })
+        .collect();
+    let jobs: Vec<Job> = engines.iter().flat_map(Engine::jobs).collect();
+    let result = schedule.run(&jobs, request.width, &stop, &|number| engines[number / count].stage(number % count));
+    // Reading it again costs more than a failed build should cost the next one.
+    context.as_ref().map_or(Ok(()), Context::save)?;
+    result?;
+    engines.iter().map(|engine| engine.state(engine.plan.target)).collect()
+}
+
+/// Plans for one platform; refuses what can't be executed before anything is.
+fn plan<'a>(means: Means<'_>, file: &'a Dockerfile, platform: &Platform) -> Result<Plan<'a>> {
+    let host = Platform::host();
+    let request = means.request;
+    let options = plan::Options { target: request.target.as_deref(), arguments: &request.arguments, platform, host: &host };
+    let plan = plan::plan(file, &options)?;
+    if !plan.unused_arguments.is_empty() && Some(platform) == request.platforms.first() {
+        let names = plan.unused_arguments.join(", ");
+        means.sink.event(Event::Warning(&format!("build arguments that no ARG declares: {names}")));
+    }
+    for instruction in plan.needed.iter().flat_map(|index| &plan.stages[*index].instructions) {
+        resolve::check_supported(instruction).map_err(|e| locate(file, e, instruction))?;
+    }
+    Ok(plan)
+}
+
+impl Engine<'_> {
+    /// The needed stages as jobs of the schedule.
+    fn jobs(&self) -> Vec<Job> {
+        let number = |index: &usize| self.first + index;
+        let needs = |index: &usize| -> BTreeSet<usize> { self.plan.stages[*index].needs.iter().map(number).collect() };
+        self.plan.needed.iter().map(|index| Job { number: number(index), needs: needs(index) }).collect()
+    }
+
+    /// What a stage became; builds it if nobody has begun to.
+    pub(super) fn state(&self, index: usize) -> Result<State> {
+        self.schedule.result(self.first + index, || self.stage(index))
+    }
+
+    /// What a stage is called in events.
+    pub(super) fn name(&self, stage: &Stage<'_>) -> String {
+        format!("{}{}", self.prefix, stage.name).trim_end().to_owned()
+    }
+
+    /// An image by name, from storage or pulled.
+    pub(super) fn image(&self, name: &str, platform: &Platform) -> Result<Image> {
+        self.images.find(self, name, platform)
+    }
+
+    fn stage(&self, index: usize) -> Result<State> {
+        let stage = &self.plan.stages[index];
+        let (mut state, onbuild) = self.timed(stage, |engine| engine.base(stage))?;
+        let triggers = self.triggers(stage, &onbuild)?;
+        let total = 1 + triggers.iter().map(|file| file.instructions.len()).sum::<usize>() + stage.instructions.len();
+        let all = triggers.iter().flat_map(|file| file.instructions.iter()).chain(stage.instructions.iter().copied());
+        for (position, instruction) in all.enumerate() {
+            self.stop.check()?;
+            self.step(stage, &mut state, instruction, (position + 2, total))?;
+        }
+        Ok(state)
+    }
+
+    /// FROM as a step.
+    fn timed<T>(&self, stage: &Stage<'_>, work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        let id = next_id();
+        let total = 1 + stage.instructions.len();
+        self.sink.event(Event::StepStarted { id, stage: &self.name(stage), number: 1, total, text: &stage.from.original });
+        let start = Instant::now();
+        let result = work(self).map_err(|e| locate(self.file, e, stage.from));
+        let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Failed };
+        self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed() });
+        result
+    }
+
+    /// The state a stage starts with, and the triggers it inherits.
+    fn base(&self, stage: &Stage<'_>) -> Result<(State, Vec<String>)> {
+        let mut state = match &stage.base {
+            Base::Scratch => return Ok((State::scratch(&stage.platform), Vec::new())),
+            Base::Stage(index) => {
+                let parent = self.state(*index)?;
+                let triggers = parent.config.config.on_build.clone();
+                return Ok((parent.child(), triggers));
+            }
+            Base::Image(name) => base::state(&self.image(name, &stage.platform)?),
+        };
+        let triggers = std::mem::take(&mut state.config.config.on_build);
+        Ok((state, triggers))
+    }
+
+    fn triggers(&self, stage: &Stage<'_>, triggers: &[String]) -> Result<Vec<Dockerfile>> {
+        let parse = |trigger: &String| {
+            let file = dockerfile::parse_fragment("ONBUILD trigger of the base image", trigger.as_bytes())?;
+            file.instructions.iter().try_for_each(resolve::check_supported)?;
+            Ok(file)
+        };
+        let parsed: Result<Vec<Dockerfile>> = triggers.iter().map(parse).collect();
+        parsed.map_err(|e: Error| locate(self.file, e, stage.from))
+    }
+}
