@@ -10,6 +10,8 @@ mod context;
 mod copy;
 mod engine;
 mod key;
+mod mounts;
+mod origin;
 mod passwd;
 mod plan;
 mod resolve;
@@ -20,6 +22,7 @@ mod sources;
 mod state;
 mod step;
 mod stop;
+mod surroundings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -37,6 +40,7 @@ pub use passwd::{Accounts, Identity};
 pub use run::{emulation, file as file_mount};
 pub use scope::PREDEFINED as PREDEFINED_ARGUMENTS;
 pub use state::DEFAULT_PATH;
+pub use surroundings::{Agent, Resolution, Secret, Surroundings};
 
 use key::Key;
 use state::State;
@@ -69,6 +73,8 @@ pub struct Request {
     pub emulation: rootemu::Mode,
     /// How RUN gets its tree.
     pub workspace: WorkspaceKind,
+    /// What RUN sees of the machine.
+    pub surroundings: Surroundings,
     /// Proxy variables of the machine, for RUN.
     pub proxies: BTreeMap<String, String>,
     /// `SOURCE_DATE_EPOCH` in seconds: the time of all that is made.

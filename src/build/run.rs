@@ -6,17 +6,17 @@ use std::io::Read;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Stream};
 use crate::oci::ImagePath;
-use crate::rootemu::{EmulationSpec, Mode, Report, User};
+use crate::rootemu::{EmulationSpec, Mode, Override, Report, User};
 use crate::rootfs::view::View;
-use crate::sandbox::{
-    self, Access, Capabilities, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio,
-};
+use crate::sandbox::{self, Access, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio};
 use crate::store::{CommitOptions, Layer, WorkspaceRoot};
 
 use super::engine::Engine;
+use super::mounts::{self, Mounts, Provided};
 use super::passwd::{Accounts, Identity};
-use super::resolve::{Command, Network};
+use super::resolve::Command;
 use super::state::{DEFAULT_PATH, State};
+use super::surroundings::{Resolution, Surroundings};
 
 /// The host name every step sees, so that none depends on the machine.
 const HOSTNAME: &str = "rootling";
@@ -25,23 +25,29 @@ const HOSTNAME: &str = "rootling";
 const SCRIPTS: &str = "/dev/pipes";
 
 /// Runs; `None` if nothing changed.
-pub fn run(engine: &Engine<'_>, state: &State, command: &Command, id: u64) -> Result<Option<Layer>> {
+pub fn run(engine: &Engine<'_>, state: &State, command: &Command, mounts: &Mounts<'_>, id: u64) -> Result<Option<Layer>> {
     let stack = state.stack();
     let view = View::new(engine.store.stack(&stack)?);
     let identity = Accounts::of(&view)?.identity(&state.config.config.user)?;
     let workspace = engine.store.workspace(engine.request.workspace, &stack)?;
-    let spec = spec(engine, state, command, &identity, &workspace, &view)?;
+    let mut provided = mounts.provide(engine, &workspace.scratch())?;
+    let spec = spec(engine, state, command, &identity, &workspace, &view, &provided)?;
     let io = Stdio { stdin: sandbox::Stream::Null, stdout: sandbox::Stream::Pipe, stderr: sandbox::Stream::Pipe };
     engine.stop.check()?;
-    let mut running = sandbox::spawn(&spec, io)?;
+    let mut running = sandbox::spawn_holding(&spec, io, std::mem::take(&mut provided.held))?;
     let watched = engine.stop.watch(&running)?;
     let (out, err) = (running.stdout.take(), running.stderr.take());
     // The readers end when the last process that holds the pipe does, which is when the sandbox ends.
     std::thread::scope(|scope| {
         scope.spawn(|| forward(engine, id, Stream::Out, out));
         scope.spawn(|| forward(engine, id, Stream::Err, err));
+        for (connections, agent) in std::mem::take(&mut provided.agents) {
+            scope.spawn(move || mounts::serve(connections, &agent));
+        }
     });
     let status = running.wait()?;
+    // Whoever waits for a locked cache need not wait for the layer.
+    drop(provided);
     drop(watched);
     engine.stop.check()?;
     for notice in &status.notices {
@@ -59,6 +65,7 @@ fn spec(
     identity: &Identity,
     workspace: &crate::store::Workspace,
     view: &View,
+    provided: &Provided,
 ) -> Result<Spec> {
     let config = &state.config.config;
     let mut environment: BTreeMap<String, String> = engine.request.proxies.clone();
@@ -71,20 +78,29 @@ fn spec(
     environment.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
     environment.entry("HOME".into()).or_insert_with(|| identity.home.clone());
     environment.entry("HOSTNAME".into()).or_insert_with(|| HOSTNAME.into());
-    let mut mounts = host_files();
+    environment.extend(provided.variables.iter().cloned());
+    if let Some(socket) = Mounts::agent_socket(&command.mounts, &config.working_dir) {
+        environment.entry("SSH_AUTH_SOCK".into()).or_insert(socket);
+    }
+    let surroundings = &engine.request.surroundings;
+    let mut mounts = host_files(surroundings);
+    mounts.extend(surroundings.shm_size.map(shared_memory));
+    mounts.extend(surroundings.binds.iter().cloned());
     let mut argv = command.argv.clone();
     if let Some(script) = &command.script {
         let target = ImagePath::clean(SCRIPTS).child(&script.name);
         argv = vec![target.to_string()];
         mounts.push(file(target, script.text.clone().into_bytes(), 0o755));
     }
+    mounts.extend(provided.mounts.iter().cloned());
+    mounts.sort_by(|a, b| a.target.cmp(&b.target));
     let root = match workspace.root() {
         WorkspaceRoot::Overlay { lowers, upper, work, .. } => {
             Root::Overlay { lowers: lowers.clone(), upper: upper.clone(), work: work.clone() }
         }
         WorkspaceRoot::Directory(path) => Root::Directory { path: path.clone(), access: Access::ReadWrite },
     };
-    let emulation = emulation(engine.request.emulation, identity, view)?;
+    let emulation = emulation(engine.request.emulation, identity, view, &provided.owners)?;
     let environment = environment.iter().map(|(name, value)| format!("{name}={value}").into()).collect();
     let cwd = ImagePath::clean(&config.working_dir);
     Ok(Spec {
@@ -96,25 +112,22 @@ fn spec(
             env: environment,
             cwd,
             umask: Some(0o022),
-            limits: Vec::new(),
+            limits: surroundings.limits.clone(),
         },
         hostname: Some(HOSTNAME.into()),
-        network: match command.network {
-            Network::Host => sandbox::Network::Host,
-            Network::None => sandbox::Network::None,
-        },
+        network: command.network.unwrap_or(surroundings.network),
         pid: Namespace::Private,
         ipc: Namespace::Private,
         devices: Devices::Minimal,
-        capabilities: Capabilities::docker(),
+        capabilities: surroundings.capabilities,
         privileges: Privileges::Raisable,
         binfmt: Vec::new(),
         emulation,
     })
 }
 
-/// Root emulation for a user of a stack; `None` without emulation.
-pub fn emulation(mode: Mode, identity: &Identity, view: &View) -> Result<Option<serde_json::Value>> {
+/// Root emulation for a user of a stack; `None` without emulation. `mounted` are owners of what is mounted into it.
+pub fn emulation(mode: Mode, identity: &Identity, view: &View, mounted: &[(ImagePath, Override)]) -> Result<Option<serde_json::Value>> {
     if mode == Mode::None {
         return Ok(None);
     }
@@ -128,13 +141,31 @@ pub fn emulation(mode: Mode, identity: &Identity, view: &View) -> Result<Option<
             }
         }
     }
+    spec = spec.with_owners(mounted.iter().map(|(path, owner)| (path, *owner)));
     Ok(Some(spec.to_value()))
 }
 
-/// The host's files that name resolution needs, as far as they exist. A copy each: a step must not change the host's.
-fn host_files() -> Vec<Mount> {
-    let read = |path: &str| Some(file(ImagePath::clean(path), std::fs::read(path).ok()?, 0o644));
-    ["/etc/resolv.conf", "/etc/hosts"].into_iter().filter_map(read).collect()
+/// The host's files that name resolution needs, as far as they exist, with what was asked for. A copy each: a step must not change the host's.
+fn host_files(surroundings: &Surroundings) -> Vec<Mount> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let added: String = surroundings.hosts.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect();
+    let hosts = match (read("/etc/hosts"), added.is_empty()) {
+        (None, true) => None,
+        (text, _) => Some(text.unwrap_or_default() + &added),
+    };
+    let resolution = &surroundings.resolution;
+    let resolv = match read("/etc/resolv.conf") {
+        None if *resolution == Resolution::default() => None,
+        text => Some(resolution.apply(&text.unwrap_or_default())),
+    };
+    let mount = |(path, text): (&str, Option<String>)| Some(file(ImagePath::clean(path), text?.into_bytes(), 0o644));
+    [("/etc/resolv.conf", resolv), ("/etc/hosts", hosts)].into_iter().filter_map(mount).collect()
+}
+
+/// `/dev/shm` with a size of its own.
+fn shared_memory(size: u64) -> Mount {
+    let kind = MountKind::Tmpfs { size: Some(size), mode: 0o1777 };
+    Mount { target: ImagePath::clean("/dev/shm"), kind, access: Access::ReadWrite, missing: Missing::Create }
 }
 
 /// A file in memory.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::key::Key;
 use crate::sandbox::{Capabilities, Limit, Mount, Network};
 
 /// The surroundings of every RUN.
@@ -30,6 +31,16 @@ pub struct Surroundings {
     pub binds: Vec<Mount>,
     /// Variables that every stage sets after its FROM, as buildah's `--env`.
     pub variables: Vec<(String, String)>,
+}
+
+impl Surroundings {
+    /// Adds to a step's cache key what its result may depend on: of hosts the names only, and never a secret (BuildKit).
+    pub fn add_to(&self, key: &mut Key) {
+        key.list(self.hosts.iter().map(|(name, _)| name));
+        key.list(self.limits.iter().map(Limit::to_string));
+        key.list(self.binds.iter().map(|bind| format!("{} {:?} {:?}", bind.target, bind.kind, bind.access)));
+        key.field(format!("{:?} {:x}", self.shm_size, self.capabilities.mask()));
+    }
 }
 
 impl Default for Surroundings {
@@ -133,7 +144,10 @@ mod tests {
         };
         for (given, expected) in [
             (resolution(&[], &[], &[]), machine),
-            (resolution(&["9.9.9.9", "::1"], &[], &[]), "# made by x\ndomain a.example\noptions ndots:2\nnameserver 9.9.9.9\nnameserver ::1\n"),
+            (
+                resolution(&["9.9.9.9", "::1"], &[], &[]),
+                "# made by x\ndomain a.example\noptions ndots:2\nnameserver 9.9.9.9\nnameserver ::1\n",
+            ),
             (resolution(&[], &["b", "c"], &["rotate"]), "# made by x\nnameserver 10.0.0.1\nsearch b c\noptions rotate\n"),
         ] {
             assert_eq!(given.apply(machine), expected);

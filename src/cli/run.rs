@@ -144,7 +144,7 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     let (id_map, emulation) = if mode == rootemu::Mode::None {
         (IdMap { inside_uid: identity.uid, inside_gid: identity.gid }, None)
     } else {
-        (IdMap::ROOT, emulation(mode, &identity, &target.view)?)
+        (IdMap::ROOT, emulation(mode, &identity, &target.view, &[])?)
     };
     let spec = Spec {
         root: target.root.clone(),

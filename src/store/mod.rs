@@ -50,7 +50,7 @@ pub use image::{Image, ImageRecord, Member};
 pub use layer::{Draft, Layer};
 pub use lock::{Lock, Work};
 pub use step::StepRecord;
-pub use workspace::{CommitOptions, Workspace, WorkspaceKind, WorkspaceRoot};
+pub use workspace::{CommitOptions, Workspace, WorkspaceKind, WorkspaceRoot, lowers};
 
 use crate::error::Result;
 use crate::event::{Silent, Sink};

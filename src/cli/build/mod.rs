@@ -1,6 +1,7 @@
 //! `rootling build`.
 
 mod check;
+mod run_options;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -58,6 +59,8 @@ pub struct Arguments {
     root_emulation: EmulationArgument,
     #[command(flatten)]
     check: check::CheckArguments,
+    #[command(flatten)]
+    run: run_options::RunOptions,
     #[command(flatten)]
     registry: RegistryArguments,
 }
@@ -135,6 +138,7 @@ fn request(arguments: &Arguments, environment: &Environment, store: &crate::stor
         bases: if arguments.pull { Bases::Pull } else { Bases::LocalFirst },
         emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
         workspace: crate::cli::info::workspace(store, environment)?,
+        surroundings: arguments.run.surroundings(environment)?,
         proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         epoch: epoch(environment)?,
     })

@@ -87,7 +87,9 @@ impl RunOptions {
     }
 
     fn capabilities(&self) -> Result<Capabilities> {
-        let set = |names: &[String]| names.iter().try_fold(Capabilities::NONE, |set, name| Ok(set.with(capability(name)?)));
+        let set = |names: &[String]| -> Result<Capabilities> {
+            names.iter().try_fold(Capabilities::NONE, |set, name| Ok(set.with(capability(name)?)))
+        };
         // As docker: what is dropped by name is dropped even from ALL; ALL is dropped before what is added.
         let dropped = set(&self.cap_drop)?;
         let added = set(&self.cap_add)?;
@@ -204,7 +206,10 @@ fn network(text: &str) -> Result<Network> {
 
 /// `NAME:IP` or `NAME=IP`. A step has the machine's own network, so its gateway to the machine is the loopback address.
 fn host(text: &str) -> Result<(String, IpAddr)> {
-    let wrong = || Error::input(format!("invalid host {}", quote(text))).hint("write NAME:IP, such as db:10.0.0.5 or host.docker.internal:host-gateway");
+    let wrong = || {
+        Error::input(format!("invalid host {}", quote(text)))
+            .hint("write NAME:IP, such as db:10.0.0.5 or host.docker.internal:host-gateway")
+    };
     let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(wrong)?;
     if name.is_empty() || name.contains(char::is_whitespace) {
         return Err(wrong());
@@ -247,7 +252,8 @@ fn variables(given: &[String], environment: &Environment) -> Result<Vec<(String,
 }
 
 fn size(text: &str) -> Result<u64> {
-    dockerfile::size(text).ok_or_else(|| Error::input(format!("{} is no size", quote(text))).hint("write a number with a unit, such as 512m or 2g"))
+    dockerfile::size(text)
+        .ok_or_else(|| Error::input(format!("{} is no size", quote(text))).hint("write a number with a unit, such as 512m or 2g"))
 }
 
 fn capability(name: &str) -> Result<Capabilities> {
