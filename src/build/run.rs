@@ -16,7 +16,6 @@ use super::mounts::{self, Mounts, Provided};
 use super::passwd::{Accounts, Identity};
 use super::resolve::Command;
 use super::state::{DEFAULT_PATH, State};
-use super::surroundings::{Resolution, Surroundings};
 
 /// The host name every step sees, so that none depends on the machine.
 const HOSTNAME: &str = "rootling";
@@ -68,24 +67,8 @@ fn spec(
     provided: &Provided,
 ) -> Result<Spec> {
     let config = &state.config.config;
-    let mut environment: BTreeMap<String, String> = engine.request.proxies.clone();
-    for name in super::PREDEFINED_ARGUMENTS {
-        if let Some(value) = engine.request.arguments.get(name) {
-            environment.insert(name.into(), value.clone());
-        }
-    }
-    environment.extend(state.scope.variables().map(|(name, value)| (name.to_owned(), value.to_owned())));
-    environment.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
-    environment.entry("HOME".into()).or_insert_with(|| identity.home.clone());
-    environment.entry("HOSTNAME".into()).or_insert_with(|| HOSTNAME.into());
-    environment.extend(provided.variables.iter().cloned());
-    if let Some(socket) = Mounts::agent_socket(&command.mounts, &config.working_dir) {
-        environment.entry("SSH_AUTH_SOCK".into()).or_insert(socket);
-    }
     let surroundings = &engine.request.surroundings;
-    let mut mounts = host_files(surroundings);
-    mounts.extend(surroundings.shm_size.map(shared_memory));
-    mounts.extend(surroundings.binds.iter().cloned());
+    let mut mounts = surroundings.mounts();
     let mut argv = command.argv.clone();
     if let Some(script) = &command.script {
         let target = ImagePath::clean(SCRIPTS).child(&script.name);
@@ -101,7 +84,7 @@ fn spec(
         WorkspaceRoot::Directory(path) => Root::Directory { path: path.clone(), access: Access::ReadWrite },
     };
     let emulation = emulation(engine.request.emulation, identity, view, &provided.owners)?;
-    let environment = environment.iter().map(|(name, value)| format!("{name}={value}").into()).collect();
+    let environment = environment(engine, state, command, identity, provided);
     let cwd = ImagePath::clean(&config.working_dir);
     Ok(Spec {
         root,
@@ -109,7 +92,7 @@ fn spec(
         mounts,
         process: Process {
             argv: argv.into_iter().map(Into::into).collect(),
-            env: environment,
+            env: environment.iter().map(|(name, value)| format!("{name}={value}").into()).collect(),
             cwd,
             umask: Some(0o022),
             limits: surroundings.limits.clone(),
@@ -124,6 +107,31 @@ fn spec(
         binfmt: Vec::new(),
         emulation,
     })
+}
+
+/// The variables of a command.
+fn environment(
+    engine: &Engine<'_>,
+    state: &State,
+    command: &Command,
+    identity: &Identity,
+    provided: &Provided,
+) -> BTreeMap<String, String> {
+    let mut environment: BTreeMap<String, String> = engine.request.proxies.clone();
+    for name in super::PREDEFINED_ARGUMENTS {
+        if let Some(value) = engine.request.arguments.get(name) {
+            environment.insert(name.into(), value.clone());
+        }
+    }
+    environment.extend(state.scope.variables().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    environment.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
+    environment.entry("HOME".into()).or_insert_with(|| identity.home.clone());
+    environment.entry("HOSTNAME".into()).or_insert_with(|| HOSTNAME.into());
+    environment.extend(provided.variables.iter().cloned());
+    if let Some(socket) = Mounts::agent_socket(&command.mounts, &state.config.config.working_dir) {
+        environment.entry("SSH_AUTH_SOCK".into()).or_insert(socket);
+    }
+    environment
 }
 
 /// Root emulation for a user of a stack; `None` without emulation. `mounted` are owners of what is mounted into it.
@@ -143,29 +151,6 @@ pub fn emulation(mode: Mode, identity: &Identity, view: &View, mounted: &[(Image
     }
     spec = spec.with_owners(mounted.iter().map(|(path, owner)| (path, *owner)));
     Ok(Some(spec.to_value()))
-}
-
-/// The host's files that name resolution needs, as far as they exist, with what was asked for. A copy each: a step must not change the host's.
-fn host_files(surroundings: &Surroundings) -> Vec<Mount> {
-    let read = |path: &str| std::fs::read_to_string(path).ok();
-    let added: String = surroundings.hosts.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect();
-    let hosts = match (read("/etc/hosts"), added.is_empty()) {
-        (None, true) => None,
-        (text, _) => Some(text.unwrap_or_default() + &added),
-    };
-    let resolution = &surroundings.resolution;
-    let resolv = match read("/etc/resolv.conf") {
-        None if *resolution == Resolution::default() => None,
-        text => Some(resolution.apply(&text.unwrap_or_default())),
-    };
-    let mount = |(path, text): (&str, Option<String>)| Some(file(ImagePath::clean(path), text?.into_bytes(), 0o644));
-    [("/etc/resolv.conf", resolv), ("/etc/hosts", hosts)].into_iter().filter_map(mount).collect()
-}
-
-/// `/dev/shm` with a size of its own.
-fn shared_memory(size: u64) -> Mount {
-    let kind = MountKind::Tmpfs { size: Some(size), mode: 0o1777 };
-    Mount { target: ImagePath::clean("/dev/shm"), kind, access: Access::ReadWrite, missing: Missing::Create }
 }
 
 /// A file in memory.

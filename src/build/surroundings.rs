@@ -5,8 +5,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::oci::ImagePath;
+use crate::sandbox::{Access, Capabilities, Limit, Missing, Mount, MountKind, Network};
+
 use super::key::Key;
-use crate::sandbox::{Capabilities, Limit, Mount, Network};
+use super::run::file;
 
 /// The surroundings of every RUN.
 #[derive(Clone, Debug)]
@@ -40,6 +43,14 @@ impl Surroundings {
         key.list(self.limits.iter().map(Limit::to_string));
         key.list(self.binds.iter().map(|bind| format!("{} {:?} {:?}", bind.target, bind.kind, bind.access)));
         key.field(format!("{:?} {:x}", self.shm_size, self.capabilities.mask()));
+    }
+
+    /// What is mounted into every step.
+    pub fn mounts(&self) -> Vec<Mount> {
+        let mut mounts = host_files(self);
+        mounts.extend(self.shm_size.map(shared_memory));
+        mounts.extend(self.binds.iter().cloned());
+        mounts
     }
 }
 
@@ -121,6 +132,29 @@ impl Resolution {
         }
         lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
     }
+}
+
+/// The host's files that name resolution needs, as far as they exist, with what was asked for. A copy each: a step must not change the host's.
+fn host_files(surroundings: &Surroundings) -> Vec<Mount> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let added: String = surroundings.hosts.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect();
+    let hosts = match (read("/etc/hosts"), added.is_empty()) {
+        (None, true) => None,
+        (text, _) => Some(text.unwrap_or_default() + &added),
+    };
+    let resolution = &surroundings.resolution;
+    let resolv = match read("/etc/resolv.conf") {
+        None if *resolution == Resolution::default() => None,
+        text => Some(resolution.apply(&text.unwrap_or_default())),
+    };
+    let mount = |(path, text): (&str, Option<String>)| Some(file(ImagePath::clean(path), text?.into_bytes(), 0o644));
+    [("/etc/resolv.conf", resolv), ("/etc/hosts", hosts)].into_iter().filter_map(mount).collect()
+}
+
+/// `/dev/shm` with a size of its own.
+fn shared_memory(size: u64) -> Mount {
+    let kind = MountKind::Tmpfs { size: Some(size), mode: 0o1777 };
+    Mount { target: ImagePath::clean("/dev/shm"), kind, access: Access::ReadWrite, missing: Missing::Create }
 }
 
 #[cfg(test)]

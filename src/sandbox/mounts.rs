@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, Timestamps};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
@@ -41,6 +41,8 @@ pub(super) struct Stub {
     /// How many names at the end of the path did not exist.
     made: usize,
     shape: Shape,
+    /// Times of the directory that got the first of them, before and after.
+    times: Option<(Timestamps, Timestamps)>,
 }
 
 /// One thing to be mounted.
@@ -300,9 +302,11 @@ impl Progress<'_> {
             Missing::Fail => Err(missing()),
             Missing::Create => {
                 let walk = target::walk(self.root, &item.target)?;
+                let before = times_of(walk.found.as_fd());
                 let made = target::create(walk.found.as_fd(), &walk.missing, shape)
                     .map_err(|errno| missing().cause(crate::error::describe_io(&errno.into())).hint("create it in the image first"))?;
-                self.stubs.push(Stub { path: walk.path(), made: walk.missing.len(), shape });
+                let times = before.zip(times_of(walk.found.as_fd()));
+                self.stubs.push(Stub { path: walk.path(), made: walk.missing.len(), shape, times });
                 Ok(Some(made))
             }
         }
@@ -356,6 +360,7 @@ pub(super) fn remove_stubs(stubs: &[Stub]) {
 impl Stub {
     fn remove(&self) {
         let _ = rustix::mount::unmount(Path::new("/").join(self.path.as_relative()), UnmountFlags::DETACH);
+        let untouched = self.untouched();
         let mut path = Some(self.path.clone());
         for at in 0..self.made {
             let Some(here) = path.take() else { return };
@@ -373,7 +378,30 @@ impl Stub {
             }
             path = here.parent();
         }
+        // A directory that the command did not change must not look as if it had been.
+        if let Some((directory, before)) = untouched {
+            let _ = rustix::fs::futimens(&directory, &before);
+        }
     }
+
+    /// The directory that got the first missing name, if nobody changed it since, and its times before that.
+    fn untouched(&self) -> Option<(OwnedFd, Timestamps)> {
+        let (before, after) = self.times.as_ref()?;
+        let parent = (0..self.made).try_fold(self.path.clone(), |path, _| path.parent())?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(Path::new("/").join(parent.as_relative()), flags, Mode::empty()).ok()?;
+        let now = times_of(directory.as_fd())?;
+        (now.last_modification == after.last_modification).then(|| (directory, before.clone()))
+    }
+}
+
+fn times_of(file: BorrowedFd<'_>) -> Option<Timestamps> {
+    let stat = rustix::fs::fstat(file).ok()?;
+    let time = |seconds, nanoseconds: u64| rustix::fs::Timespec { tv_sec: seconds as _, tv_nsec: nanoseconds as _ };
+    Some(Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec as _),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec as _),
+    })
 }
 
 fn open_readable(path: &Path) -> Result<OwnedFd> {

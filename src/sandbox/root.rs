@@ -4,6 +4,7 @@
 //! one before: nothing has to be created on the host, and all of it is out of sight once the last one has become `/`. What is
 //! needed from the host is opened before, since the anchor hides what is below it.
 
+use std::collections::HashSet;
 use std::ffi::{CString, OsStr};
 use std::fmt::Write as _;
 use std::fs::File;
@@ -388,14 +389,18 @@ fn anchor(root: &Root) -> Result<PathBuf> {
     }
 }
 
+/// Opens the layers of a stack, the top one first. A layer that is in it twice is opened where it is uppermost: overlayfs refuses to have it twice
+/// (`ELOOP`), and below itself nothing of it shows.
 pub(super) fn open_layers(lowers: &[PathBuf]) -> Result<Vec<OwnedFd>> {
+    let mut known = HashSet::new();
+    let lowers: Vec<&PathBuf> = lowers.iter().filter(|lower| known.insert(lower.as_path())).collect();
     // The kernel's OVL_MAX_STACK; saying so is better than its EINVAL.
     if lowers.len() > 498 {
         return Err(
             Error::with_kind(Kind::Unsupported, format!("can't mount {} layers", lowers.len())).cause("overlayfs takes 500 at most")
         );
     }
-    lowers.iter().map(|lower| open_directory(lower)).collect()
+    lowers.into_iter().map(|lower| open_directory(lower)).collect()
 }
 
 pub(super) fn open_directory(path: &Path) -> Result<OwnedFd> {

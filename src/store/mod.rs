@@ -49,7 +49,7 @@ pub use gc::{Action, Keep, PruneOptions, PruneReport, Tally};
 pub use image::{Image, ImageRecord, Member};
 pub use layer::{Draft, Layer};
 pub use lock::{Lock, Work};
-pub use step::StepRecord;
+pub use step::{StepEntry, StepRecord};
 pub use workspace::{CommitOptions, Workspace, WorkspaceKind, WorkspaceRoot, lowers};
 
 use crate::error::Result;

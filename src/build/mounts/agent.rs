@@ -129,7 +129,8 @@ mod tests {
         asker.write_all(request).unwrap();
         asker.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = Vec::new();
-        asker.read_to_end(&mut answer).unwrap();
+        // What is broken is answered by closing, with or without a reset.
+        let _ = asker.read_to_end(&mut answer);
         let _ = relay.join().unwrap();
         agent.join().unwrap();
         answer

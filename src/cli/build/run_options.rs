@@ -23,8 +23,8 @@ pub struct RunOptions {
     #[arg(long, value_name = "default|ID[=SOCKET|KEY[,KEY]]")]
     ssh: Vec<String>,
     /// Network: host or none
-    #[arg(long, value_name = "NETWORK", default_value = "host", value_parser = network)]
-    network: Network,
+    #[arg(long, value_name = "NETWORK", default_value = "host")]
+    network: String,
     /// Line for /etc/hosts; `host-gateway` is this machine
     #[arg(long, value_name = "NAME:IP")]
     add_host: Vec<String>,
@@ -47,11 +47,11 @@ pub struct RunOptions {
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// Size of /dev/shm
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    shm_size: Option<u64>,
+    #[arg(long, value_name = "SIZE")]
+    shm_size: Option<String>,
     /// Resource limit
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
-    ulimit: Vec<Limit>,
+    ulimit: Vec<String>,
     /// Capability to have within the container, besides docker's usual ones
     #[arg(long, value_name = "CAPABILITY", value_delimiter = ',')]
     cap_add: Vec<String>,
@@ -59,27 +59,28 @@ pub struct RunOptions {
     #[arg(long, value_name = "CAPABILITY", value_delimiter = ',')]
     cap_drop: Vec<String>,
     /// Accepted for buildah's sake: there is one kind of isolation
-    #[arg(long, hide = true, value_parser = isolation)]
+    #[arg(long, hide = true)]
     isolation: Option<String>,
     /// Accepted for docker's sake: what it allows is allowed, as far as anybody without privileges can allow it
-    #[arg(long, hide = true, value_parser = entitlement)]
+    #[arg(long, hide = true)]
     allow: Vec<String>,
 }
 
 impl RunOptions {
     /// What the options say. Secrets are read now, so that an error comes before the first step.
     pub fn surroundings(&self, environment: &Environment) -> Result<Surroundings> {
-        let _ = (&self.isolation, &self.allow);
+        self.isolation.as_deref().map_or(Ok(()), check_isolation)?;
+        self.allow.iter().try_for_each(|name| check_entitlement(name))?;
         let mut binds = self.bind.iter().map(|text| bind::parse(text)).collect::<Result<Vec<_>>>()?;
         binds.extend(self.device.iter().map(|text| device(text)).collect::<Result<Vec<_>>>()?);
         Ok(Surroundings {
             secrets: self.secret.iter().map(|text| secret(text, environment)).collect::<Result<_>>()?,
             agents: self.ssh.iter().map(|text| agent(text, environment)).collect::<Result<_>>()?,
-            network: self.network,
+            network: network(&self.network)?,
             hosts: self.add_host.iter().map(|text| host(text)).collect::<Result<_>>()?,
             resolution: Resolution { servers: self.dns.clone(), search: self.dns_search.clone(), options: self.dns_option.clone() },
-            shm_size: self.shm_size,
-            limits: self.ulimit.clone(),
+            shm_size: self.shm_size.as_deref().map(size).transpose()?,
+            limits: self.ulimit.iter().map(|text| text.parse()).collect::<Result<Vec<Limit>>>()?,
             capabilities: self.capabilities()?,
             binds,
             variables: variables(&self.env, environment)?,
@@ -267,19 +268,19 @@ fn capability(name: &str) -> Result<Capabilities> {
     })
 }
 
-fn isolation(text: &str) -> Result<String> {
+fn check_isolation(text: &str) -> Result<()> {
     match text {
-        "default" | "rootless" | "chroot" | "oci" | "process" => Ok(text.to_owned()),
+        "default" | "rootless" | "chroot" | "oci" | "process" => Ok(()),
         other => Err(Error::input(format!("there is no isolation {}", quote(other)))
             .hint("leave `--isolation` out: steps always run in namespaces of their own, without privileges")),
     }
 }
 
-fn entitlement(text: &str) -> Result<String> {
+fn check_entitlement(text: &str) -> Result<()> {
     match text {
         "security.insecure" => Err(Error::input("`security.insecure` can't be allowed")
             .cause("it means privileges on the machine, which this program never has")
             .hint("if a step lacks a capability within its container, `--cap-add` gives it")),
-        _ => Ok(text.to_owned()),
+        _ => Ok(()),
     }
 }
