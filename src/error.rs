@@ -45,6 +45,19 @@ pub enum Place {
     Text(Box<Snippet>),
 }
 
+impl Place {
+    /// A line of a Dockerfile may hold URLs with credentials.
+    fn without_credentials(self) -> Self {
+        let Self::Text(mut snippet) = self else { return self };
+        let hidden = hide_credentials(&snippet.text);
+        if hidden != snippet.text {
+            snippet.width = snippet.width.min((hidden.chars().count() + 1).saturating_sub(snippet.column).max(1));
+            snippet.text = hidden;
+        }
+        Self::Text(snippet)
+    }
+}
+
 /// A span in a text, one line of it shown with carets below.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snippet {
@@ -127,7 +140,7 @@ impl Error {
         match self.0.place.take() {
             Some(text @ Place::Text(_)) => self.0.place = Some(text),
             old => {
-                self.0.place = Some(place);
+                self.0.place = Some(place.without_credentials());
                 match old {
                     Some(Place::Path(path)) => self.0.causes.push(format!("at {}", quote_path(&path))),
                     Some(Place::Name(name)) => self.0.causes.push(format!("at {name}")),
@@ -278,6 +291,30 @@ pub fn quote_path(path: &Path) -> String {
     quote(path.as_os_str().as_encoded_bytes())
 }
 
+/// A text that may hold URLs, without the credentials in them: `https://user:word@host/` becomes `https://xxxxx@host/`, as BuildKit
+/// shows them. The user of `ssh://git@host/` is no secret.
+pub fn hide_credentials(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        let end = after.find(|c: char| c.is_whitespace() || "/?#\"'`\\,".contains(c)).unwrap_or(after.len());
+        let (user, host) = after[..end].rsplit_once('@').unwrap_or(("", &after[..end]));
+        let web = ["http", "https"].iter().any(|scheme| before.to_ascii_lowercase().ends_with(scheme));
+        out.push_str(before);
+        out.push_str("://");
+        out.push_str(if user.is_empty() {
+            ""
+        } else if web || user.contains(':') {
+            "xxxxx@"
+        } else {
+            &after[..=user.len()]
+        });
+        out.push_str(host);
+        rest = &after[end..];
+    }
+    out + rest
+}
+
 /// The candidate nearest to what was written, if one is near enough to be meant: at most a third of its letters differ.
 pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
@@ -307,6 +344,21 @@ fn edit_distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hides_credentials() {
+        for (text, expected) in [
+            ("ADD https://u:p@h.example/a /b", "ADD https://xxxxx@h.example/a /b"),
+            ("http://token@h/ and HTTPS://a:b@c:d@h", "http://xxxxx@h/ and HTTPS://xxxxx@h"),
+            ("ssh://git@h/r git@h:r", "ssh://git@h/r git@h:r"),
+            ("ssh://git:p@h/r", "ssh://xxxxx@h/r"),
+            ("https://h/a@b?c=://d@e", "https://h/a@b?c=://d@e"),
+            ("[\"https://u:p@h\", \"x@y\"]", "[\"https://xxxxx@h\", \"x@y\"]"),
+            ("no URL", "no URL"),
+        ] {
+            assert_eq!(hide_credentials(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn quotes_hostile_names() {

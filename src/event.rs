@@ -26,8 +26,8 @@ pub enum Event<'a> {
     StepStarted { id: u64, stage: &'a str, number: usize, total: usize, text: &'a str },
     /// Bytes the step's command wrote.
     StepOutput { id: u64, stream: Stream, bytes: &'a [u8] },
-    /// The step ended.
-    StepFinished { id: u64, outcome: Outcome, elapsed: Duration },
+    /// The step ended; `layer` is the size in bytes of the layer it made or found, if there is one.
+    StepFinished { id: u64, outcome: Outcome, elapsed: Duration, layer: Option<u64> },
     /// A transfer (download, upload, compression) begins; `total` in bytes where known. `id` is unique in the process.
     TransferStarted { id: u64, what: &'a str, total: Option<u64> },
     /// Bytes done so far, absolute.

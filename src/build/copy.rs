@@ -70,6 +70,11 @@ impl Destination {
         Ok(target)
     }
 
+    /// The absolute path.
+    pub fn path(&self) -> &ImagePath {
+        &self.path
+    }
+
     /// The absolute path, with the slash that says it is a directory.
     pub fn key(&self) -> String {
         format!("{}{}", self.path, if self.directory { "/" } else { "" })
@@ -77,7 +82,7 @@ impl Destination {
 }
 
 /// The mode of directories that exist only because something is copied into them.
-const PARENT_MODE: u32 = 0o755;
+pub(super) const PARENT_MODE: u32 = 0o755;
 
 /// Copies into the layer.
 pub fn copy(writer: &mut LayerWriter, request: &Request<'_>) -> Result<()> {
@@ -223,7 +228,7 @@ impl Copier<'_, '_> {
 }
 
 /// Whether a file is a tar archive behind any compression that ADD knows.
-fn is_tar(file: std::fs::File) -> Result<bool> {
+pub(super) fn is_tar(file: impl Read + Send) -> Result<bool> {
     let mut file = file;
     let mut start = [0; 512];
     let length = read_full(&mut file, &mut start);

@@ -148,7 +148,7 @@ impl Engine<'_> {
         let start = Instant::now();
         let result = work(self).map_err(|e| locate(self.file, e, stage.from));
         let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Failed };
-        self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed() });
+        self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed(), layer: None });
         result
     }
 

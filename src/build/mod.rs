@@ -14,6 +14,7 @@ mod mounts;
 mod origin;
 mod passwd;
 mod plan;
+mod remote;
 mod resolve;
 mod run;
 mod schedule;

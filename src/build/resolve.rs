@@ -3,13 +3,15 @@
 use crate::dockerfile;
 use crate::dockerfile::ast::{self, CopySource, Dockerfile, Instruction, Invocation, Kind, Mount, Security, Transfer};
 use crate::dockerfile::expand::{Expanded, Mode, expand};
-use crate::error::{Error, Kind as ErrorKind, Result, quote};
+use crate::error::{Error, Kind as ErrorKind, Result, hide_credentials, quote};
 use crate::oci::ImagePath;
 use crate::sandbox::Network;
+use crate::transfer::git::Metadata;
 
 use super::chmod::Chmod;
 use super::config_step::Change;
 use super::copy::{Archives, Destination};
+use super::remote::{self, Remote};
 use super::state::State;
 
 /// What an instruction comes to.
@@ -52,6 +54,8 @@ pub struct Script {
 pub struct Copy {
     /// Patterns, relative to the source's root.
     pub sources: Vec<String>,
+    /// What ADD fetches.
+    pub remotes: Vec<Remote>,
     /// Files given in the Dockerfile: name and text.
     pub inline: Vec<(String, String)>,
     /// Where to.
@@ -165,14 +169,35 @@ impl Resolver<'_> {
             );
         }
         // An empty name is the context (BuildKit).
-        self.transfer(&copy.transfer, copy.from.clone().filter(|from| !from.is_empty()), Archives::Copy)
+        let copy = self.transfer(&copy.transfer, copy.from.clone().filter(|from| !from.is_empty()), Archives::Copy)?;
+        if let Some(url) = copy.sources.iter().find(|source| remote::is_web(source)) {
+            return Err(Error::input(format!("COPY can't download {}", quote(hide_credentials(url)))).hint("ADD can"));
+        }
+        Ok(Action::Copy(copy))
     }
 
     fn add(&self, add: &ast::Add) -> Result<Action> {
-        self.transfer(&add.transfer, None, Archives::Unpack)
+        let local = if add.unpack == Some(false) { Archives::Copy } else { Archives::Unpack };
+        let mut copy = self.transfer(&add.transfer, None, local)?;
+        let checksum = add.checksum.as_deref().map(|checksum| self.word(checksum)).transpose()?.filter(|checksum| !checksum.is_empty());
+        let flags = remote::Flags {
+            checksum: checksum.as_deref(),
+            metadata: if add.keep_git_dir { Metadata::Keep } else { Metadata::Drop },
+            archives: if add.unpack == Some(true) { Archives::Unpack } else { Archives::Copy },
+        };
+        let mut local = Vec::new();
+        for source in std::mem::take(&mut copy.sources) {
+            match Remote::parse(&source, &flags)? {
+                Some(remote) => copy.remotes.push(remote),
+                None => local.push(source),
+            }
+        }
+        remote::check_flags(copy.remotes.len(), local.len() + copy.inline.len(), &flags)?;
+        copy.sources = local;
+        Ok(Action::Copy(copy))
     }
 
-    fn transfer(&self, transfer: &Transfer, from: Option<String>, archives: Archives) -> Result<Action> {
+    fn transfer(&self, transfer: &Transfer, from: Option<String>, archives: Archives) -> Result<Copy> {
         let mut sources = Vec::new();
         let mut inline = Vec::new();
         for source in &transfer.sources {
@@ -185,11 +210,6 @@ impl Resolver<'_> {
                 }
             }
         }
-        if archives == Archives::Unpack
-            && let Some(url) = sources.iter().find(|source| is_remote(source))
-        {
-            return Err(unsupported("ADD of a URL").cause(format!("{} is not local", quote(url))));
-        }
         let destination = Destination::new(&self.word(&transfer.destination)?, &self.state.config.config.working_dir);
         if sources.len() + inline.len() > 1 && !destination.is_directory() {
             return Err(Error::input("several sources need a directory as destination").hint("end the destination with `/`"));
@@ -197,7 +217,7 @@ impl Resolver<'_> {
         let chown = transfer.chown.as_deref().map(|chown| self.word(chown)).transpose()?.filter(|chown| !chown.is_empty());
         let chmod = transfer.chmod.as_deref().map(|chmod| self.word(chmod)).transpose()?.filter(|chmod| !chmod.is_empty());
         let chmod = chmod.as_deref().map(Chmod::parse).transpose()?;
-        Ok(Action::Copy(Copy { sources, inline, destination, from, chown, chmod, archives }))
+        Ok(Copy { sources, remotes: Vec::new(), inline, destination, from, chown, chmod, archives })
     }
 
     fn expand(&self, text: &str, mode: Mode) -> Result<Expanded> {
@@ -230,15 +250,7 @@ pub fn check_supported(instruction: &Instruction) -> Result<()> {
             missing.push(("COPY --parents", copy.parents));
             missing.extend(transfer(&copy.transfer));
         }
-        Kind::Add(add) => {
-            missing.extend([
-                ("ADD --checksum", add.checksum.is_some()),
-                ("ADD --keep-git-dir", add.keep_git_dir),
-                ("ADD --unpack", add.unpack.is_some()),
-                ("ADD of a URL", add.transfer.sources.iter().any(|s| matches!(s, CopySource::Path(path) if is_remote(path)))),
-            ]);
-            missing.extend(transfer(&add.transfer));
-        }
+        Kind::Add(add) => missing.extend(transfer(&add.transfer)),
         _ => {}
     }
     missing.into_iter().find(|(_, given)| *given).map_or(Ok(()), |(what, _)| Err(unsupported(what)))
@@ -276,10 +288,6 @@ pub fn run_history(state: &State, command: &Command) -> String {
         None => command.argv.join(" "),
     });
     line
-}
-
-fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|scheme| source.starts_with(scheme))
 }
 
 /// What the grammar has and the engine not yet.

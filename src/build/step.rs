@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::dockerfile::ast::Instruction;
-use crate::error::{Error, Result, quote};
+use crate::error::{Error, Result, hide_credentials, quote};
 use crate::event::{Event, Outcome, next_id};
 use crate::oci::{Digest, ImagePath};
 use crate::rootfs::meta::{Kind, Meta, Mtime};
@@ -17,6 +17,7 @@ use super::key::Key;
 use super::mounts::Mounts;
 use super::passwd::Accounts;
 use super::plan::{Stage, locate};
+use super::remote::{self, Fetched};
 use super::resolve::{self, Action, Copy, Resolver};
 use super::sources::Selection;
 use super::state::State;
@@ -32,15 +33,17 @@ impl Engine<'_> {
         (number, total): (usize, usize),
     ) -> Result<()> {
         let id = next_id();
-        self.sink.event(Event::StepStarted { id, stage: &self.name(stage), number, total, text: &instruction.original });
+        self.sink.event(Event::StepStarted { id, stage: &self.name(stage), number, total, text: &hide_credentials(&instruction.original) });
         let start = Instant::now();
+        let below = state.layers.len();
         let result = self.act(stage, state, instruction, id);
         let outcome = match &result {
             Ok(outcome) => *outcome,
             Err(_) if self.stop.is_stopped() => Outcome::Stopped,
             Err(_) => Outcome::Failed,
         };
-        self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed() });
+        let layer = state.layers.get(below).map(|layer| layer.descriptor.size);
+        self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed(), layer });
         result.map(drop).map_err(|e| locate(self.file, e, instruction))
     }
 
@@ -57,7 +60,7 @@ impl Engine<'_> {
                 return Ok(Outcome::Done);
             }
             Action::Run(command) => (self.run(stage, state, command, id)?, resolve::run_history(state, command)),
-            Action::Copy(copy) => (self.copy(stage, state, copy)?, instruction.original.clone()),
+            Action::Copy(copy) => (self.copy(stage, state, copy)?, hide_credentials(&instruction.original)),
             Action::Workdir(path) => {
                 let made = self.workdir(state, path)?;
                 state.config.config.working_dir.clone_from(path);
@@ -109,10 +112,14 @@ impl Engine<'_> {
         let view = View::new(self.store.stack(&state.stack())?);
         let chown = copy.chown.as_deref().map(|owner| Accounts::of(&view)?.owner(owner)).transpose()?;
         let (source_view, selection, content) = self.select(stage, copy)?;
+        let fetched = remote::fetch(self, &copy.remotes)?;
         let mut key = Key::new(&state.chain(), "COPY");
         key.field(content.bytes()).field(copy.destination.key());
         key.field(format!("{chown:?} {:?} {:?}", copy.chmod, copy.archives));
         key.list(copy.inline.iter().flat_map(|(name, text)| [name, text]));
+        if !fetched.is_empty() {
+            key.list(fetched.iter().map(Fetched::key));
+        }
         let default_owner = copy.from.is_none().then_some((0, 0));
         let owner = chown.or(default_owner);
         self.cached(key.finish(), |engine| {
@@ -130,6 +137,8 @@ impl Engine<'_> {
                 };
                 copy::copy(&mut writer, &request)?;
             }
+            let place = remote::Place { copy, chown };
+            fetched.iter().try_for_each(|fetched| fetched.write(engine, &mut writer, &place))?;
             let now = engine.request.epoch.unwrap_or_else(|| jiff::Timestamp::now().as_second());
             write_inline(&mut writer, copy, owner.unwrap_or_default(), Mtime::from_secs(now))?;
             let written = writer.finish()?;

@@ -21,6 +21,7 @@ pub mod render;
 mod rm;
 mod run;
 mod tag;
+mod timeline;
 mod version;
 
 use std::path::PathBuf;

@@ -6,6 +6,7 @@ use super::environment::Environment;
 use super::render::{self, Printer, Progress};
 use crate::error::Result;
 use crate::oci::{Platform, Reference};
+use crate::transfer::git::GitSettings;
 use crate::transfer::{self, Client, ClientSettings, PullOptions};
 
 #[derive(clap::Args)]
@@ -48,6 +49,12 @@ impl RegistryArguments {
             config_home: environment.variable("XDG_CONFIG_HOME").map(PathBuf::from),
             registries_conf: environment.variable("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from),
             home: environment.home(),
+            git: GitSettings {
+                search_path: environment.variable("PATH").map(str::to_owned),
+                ssh_agent: environment.variable("SSH_AUTH_SOCK").map(str::to_owned),
+                proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+                ca_file: ["GIT_SSL_CAINFO", "SSL_CERT_FILE"].iter().find_map(|name| environment.variable(name)).map(PathBuf::from),
+            },
         })
     }
 

@@ -252,7 +252,7 @@ impl Sink for Printer {
                 state.last = Some(id);
             }
             Event::StepOutput { id, bytes, .. } => self.output(&mut state, id, bytes),
-            Event::StepFinished { id, outcome, elapsed } => {
+            Event::StepFinished { id, outcome, elapsed, .. } => {
                 if state.steps.get(&id).is_some_and(|step| !step.partial.is_empty()) {
                     self.output(&mut state, id, b"\n");
                 }

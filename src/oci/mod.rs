@@ -9,6 +9,7 @@ mod digest;
 mod image_path;
 mod manifest;
 pub mod media_type;
+mod percent;
 mod platform;
 mod reference;
 
@@ -17,5 +18,6 @@ pub use descriptor::Descriptor;
 pub use digest::{ChainId, DiffId, Digest, Hasher};
 pub use image_path::ImagePath;
 pub use manifest::{Index, Manifest, ManifestOrIndex};
+pub use percent::percent_decoded;
 pub use platform::Platform;
 pub use reference::{CanonicalReference, Reference};

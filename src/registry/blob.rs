@@ -3,11 +3,11 @@
 //! It ends after the descriptor's size whatever the server sends. It does not check the digest: who stores the bytes hashes them.
 
 use std::io::{self, Read};
-use std::time::{Duration, Instant};
 
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Method, Response, StatusCode};
 
+use super::body::{Body, PROGRESS};
 use super::client::Client;
 use super::fault;
 use super::redirect::Integrity;
@@ -15,11 +15,6 @@ use super::registries_conf::Endpoint;
 use super::transport::Call;
 use crate::error::{Error, Kind, Result, quote};
 use crate::oci::{Descriptor, Digest, Reference};
-
-/// A server must send this much in each stall time; a trickle is a stall.
-const TRICKLE: u64 = 1 << 10;
-/// A connection that brought this much was worth its while: failures before it are forgiven.
-const PROGRESS: u64 = 32 << 10;
 
 /// A blob's bytes from a registry.
 pub struct BlobStream {
@@ -38,15 +33,12 @@ pub struct BlobStream {
 }
 
 struct Connection {
-    response: Response,
+    body: Body,
     /// Received and, from `taken` on, not yet handed out.
     chunk: Vec<u8>,
     taken: usize,
     /// Bytes the server sends before those we asked for, because it ignores ranges.
     skip: u64,
-    /// Bytes since `waited` was last zero, and time spent waiting for them.
-    received: u64,
-    waited: Duration,
 }
 
 impl BlobStream {
@@ -103,7 +95,7 @@ impl BlobStream {
         let call = Call { what: &self.what, endpoint, method: Method::GET, path, headers, integrity: Integrity::Digest };
         let response = self.client.block_on(self.client.transport().exchange(&call))?;
         let skip = self.skip(&response)?;
-        Ok(Connection { response, chunk: Vec::new(), taken: 0, skip, received: 0, waited: Duration::ZERO })
+        Ok(Connection { body: Body::new(response), chunk: Vec::new(), taken: 0, skip })
     }
 
     /// How many bytes the server sends before `position`; an error if it has not what the descriptor says.
@@ -131,26 +123,13 @@ impl BlobStream {
         Error::with_kind(Kind::Corrupt, &self.what)
     }
 
-    /// Waits for more bytes; `false` if the connection is of no more use, with the reason.
+    /// Waits for more bytes; an error is the reason why the connection is of no more use.
     fn receive(&mut self) -> Result<(), String> {
         let stall = self.client.transport().settings().patience.stall;
         let client = self.client.clone();
         let connection = self.connection.as_mut().expect("only called while connected");
-        let silence = || format!("nothing came for {} s", stall.as_secs_f32().ceil());
-        let left = stall.saturating_sub(connection.waited);
-        let started = Instant::now();
-        let outcome = client.block_on(async { tokio::time::timeout(left, connection.response.chunk()).await });
-        connection.waited += started.elapsed();
-        let chunk = match outcome {
-            Err(_) => return Err(silence()),
-            Ok(Err(e)) => return Err(fault::innermost(&e)),
-            Ok(Ok(None)) => return Err("the connection was closed".into()),
-            Ok(Ok(Some(chunk))) => chunk,
-        };
-        connection.received += chunk.len() as u64;
-        if connection.received >= TRICKLE {
-            (connection.received, connection.waited) = (0, Duration::ZERO);
-        }
+        let chunk = client.block_on(connection.body.next(stall))?.ok_or("the connection was closed")?;
+        let chunk = chunk.as_ref();
         connection.chunk.clear();
         let skipped = usize::try_from(connection.skip).unwrap_or(usize::MAX).min(chunk.len());
         connection.skip -= skipped as u64;
@@ -173,7 +152,7 @@ impl BlobStream {
                 .cause(why)
                 .hint("try again later: what has arrived is kept"));
         }
-        self.client.block_on(self.client.transport().wait(&self.endpoints[0], self.failures, None));
+        self.client.block_on(self.client.transport().wait(&self.endpoints[0].host, self.failures, None));
         self.connect()
     }
 
@@ -213,7 +192,7 @@ impl Read for BlobStream {
 }
 
 /// Start and total of `bytes START-END/TOTAL`; a total of `*` is unknown.
-fn content_range(header: &str) -> Option<(u64, Option<u64>)> {
+pub(super) fn content_range(header: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = header.strip_prefix("bytes ")?.split_once('/')?;
     let (start, _) = range.split_once('-')?;
     let total = if total == "*" { None } else { Some(total.parse().ok()?) };

@@ -39,14 +39,19 @@ impl Fault {
     }
 }
 
-/// The place of an exchange: a URL without query, which may hold a signature.
+/// The place of an exchange.
 pub(super) fn place(url: &Url) -> Place {
+    Place::Name(shown(url))
+}
+
+/// A URL without query, which may hold a signature, and without credentials.
+pub(super) fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.set_fragment(None);
     let _ = url.set_username("");
     let _ = url.set_password(None);
-    Place::Name(url.into())
+    url.into()
 }
 
 /// `host[:port]` of a URL.
@@ -73,7 +78,7 @@ pub(super) fn of_connection(what: &str, url: &Url, error: reqwest::Error) -> Fau
     if error.is_dns() {
         let error = base
             .cause(format!("unknown host {}", quote(&host)))
-            .hint("check the registry's name, the network, and `HTTPS_PROXY` and `NO_PROXY` where a proxy is needed");
+            .hint("check the host's name, the network, and `HTTPS_PROXY` and `NO_PROXY` where a proxy is needed");
         return Fault { error, retry: Retry::Briefly, wrong_scheme: false };
     }
     if let Some(tls) = find::<rustls::Error>(&error) {
@@ -84,7 +89,7 @@ pub(super) fn of_connection(what: &str, url: &Url, error: reqwest::Error) -> Fau
         let caused = base.cause(format!("connection to {}: {}", quote(&host), describe_io(io)));
         if refused {
             return Fault {
-                error: caused.hint("check the port, and that the registry is running"),
+                error: caused.hint("check the port, and that the server is running"),
                 retry: Retry::Briefly,
                 wrong_scheme: true,
             };
@@ -114,11 +119,11 @@ fn of_tls(base: Error, host: &str, tls: &rustls::Error) -> Fault {
                 Bad::NotValidForName | Bad::NotValidForNameContext { .. } => "is for another name".to_owned(),
                 other => format!("is not acceptable: {other}"),
             };
-            base.cause(format!("the certificate of {} {why}", quote(host))).hint(format!("tell the registry's operators, {without}"))
+            base.cause(format!("the certificate of {} {why}", quote(host))).hint(format!("tell the server's operators, {without}"))
         }
         rustls::Error::InvalidMessage(_) => base
             .cause(format!("{} does not speak TLS", quote(host)))
-            .hint("if it is a plain HTTP registry in a trusted network, pass `--tls-verify=false`"),
+            .hint("if it speaks plain HTTP in a trusted network, pass `--tls-verify=false`"),
         other => base.cause(format!("TLS with {}: {other}", quote(host))),
     };
     Fault { wrong_scheme: matches!(tls, rustls::Error::InvalidMessage(_)), ..Fault::final_error(error) }
@@ -158,7 +163,7 @@ pub(super) fn of_status(what: &str, url: &Url, status: StatusCode, body: &[u8], 
 }
 
 /// What a registry's answer says, from its JSON form (distribution-spec, "Error Codes") or its first line of text.
-fn said(body: &[u8]) -> Option<String> {
+pub(super) fn said(body: &[u8]) -> Option<String> {
     let mut out = match serde_json::from_slice::<Value>(body) {
         Ok(value) => {
             let first = &value["errors"][0];

@@ -13,10 +13,12 @@
 //! containers-auth.json(5), containers-certs.d(5).
 
 mod blob;
+mod body;
 mod challenge;
 mod client;
 mod connections;
 mod credentials;
+mod download;
 mod fault;
 mod names;
 mod redirect;
@@ -29,5 +31,6 @@ mod transport;
 pub use blob::BlobStream;
 pub use client::{Client, FetchedManifest};
 pub use credentials::{Credentials, Login};
+pub use download::{Ask, Fetched, Head, Receiver, Validators};
 pub use registries_conf::{Endpoint, RegistriesConf, Security};
 pub use settings::{Patience, Settings, TlsVerify};

@@ -151,12 +151,12 @@ fn token(body: &[u8]) -> Option<Grant> {
     Some(Grant { header: secret(format!("Bearer {token}")).ok()?, expires: Instant::now().checked_add(lifetime) })
 }
 
-fn basic(user: &str, password: &str) -> Result<HeaderValue> {
+pub(super) fn basic(user: &str, password: &str) -> Result<HeaderValue> {
     secret(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))))
 }
 
 /// A header value that is never shown in debug output.
-fn secret(text: String) -> Result<HeaderValue> {
+pub(super) fn secret(text: String) -> Result<HeaderValue> {
     let mut value = HeaderValue::from_str(&text).map_err(|_| Error::input("credentials hold a character no HTTP header may have"))?;
     value.set_sensitive(true);
     Ok(value)

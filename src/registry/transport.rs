@@ -58,6 +58,10 @@ impl Transport {
         Self { connections: Connections::new(settings.clone()), settings, sessions: SyncMutex::default() }
     }
 
+    pub(super) fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
     pub(super) fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -82,16 +86,16 @@ impl Transport {
                     n => fault.error.cause(format!("given up after {n} attempts")),
                 });
             }
-            self.wait(call.endpoint, attempt, asked).await;
+            self.wait(&call.endpoint.host, attempt, asked).await;
             attempt += 1;
         }
     }
 
     /// Waits before the attempt after number `attempt`; says so if it takes a while.
-    pub(super) async fn wait(&self, endpoint: &Endpoint, attempt: u32, asked: Option<Duration>) {
+    pub(super) async fn wait(&self, host: &str, attempt: u32, asked: Option<Duration>) {
         let delay = retry::delay(&self.settings.patience, attempt, asked);
         if delay > Duration::from_secs(5) {
-            let text = format!("registry {} has a problem; trying again in {} s", quote(&endpoint.host), delay.as_secs());
+            let text = format!("{} has a problem; trying again in {} s", quote(host), delay.as_secs());
             self.settings.notices.event(Event::Note(&text));
         }
         tokio::time::sleep(delay).await;

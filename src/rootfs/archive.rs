@@ -119,6 +119,16 @@ impl<R: BufRead> Archive<R> {
         self.content -= n as u64;
     }
 
+    /// What it reads from.
+    pub fn source(&self) -> &R {
+        &self.source
+    }
+
+    /// Bytes it has taken from the source beyond where it stands.
+    pub fn ahead(&self) -> u64 {
+        (self.carry.len() - self.carry_at) as u64
+    }
+
     /// Names the current entry in an error.
     pub fn naming_entry(&self, error: Error) -> Error {
         error.context(format!("can't unpack {}", quote(&self.current)))

@@ -16,6 +16,7 @@
 
 pub mod compress;
 pub mod hash;
+pub mod listing;
 pub mod meta;
 pub mod pack;
 pub mod record;

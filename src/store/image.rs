@@ -244,7 +244,8 @@ impl Store {
         }
     }
 
-    fn documents(&self, manifest: &Descriptor) -> Result<(Manifest, ImageConfig)> {
+    /// Reads a manifest and its config, whether or not an image has a name for them.
+    pub fn documents(&self, manifest: &Descriptor) -> Result<(Manifest, ImageConfig)> {
         let bytes = self.read_blob(&manifest.digest, LARGEST_DOCUMENT)?;
         let document = match ManifestOrIndex::parse(&bytes, Some(&manifest.media_type))? {
             ManifestOrIndex::Manifest(document) => document,

@@ -50,6 +50,7 @@ pub use image::{Image, ImageRecord, Member};
 pub use layer::{Draft, Layer};
 pub use lock::{Lock, Work};
 pub use step::{StepEntry, StepRecord};
+pub use unfinished::Scratch;
 pub use workspace::{CommitOptions, Workspace, WorkspaceKind, WorkspaceRoot, lowers};
 
 use crate::error::Result;

@@ -15,6 +15,11 @@ pub(super) struct Unfinished {
 }
 
 impl Store {
+    /// Makes an empty directory for what no one keeps.
+    pub fn scratch(&self) -> Result<Scratch> {
+        self.unfinished_directory("scratch").map(Scratch)
+    }
+
     /// Names an entry that does not exist yet.
     pub(super) fn unfinished(&self, kind: &str) -> Result<Unfinished> {
         let path = self.inner.owner.unfinished(self.layout(), &self.inner.live, kind)?;
@@ -26,6 +31,17 @@ impl Store {
         let unfinished = self.unfinished(kind)?;
         std::fs::create_dir(unfinished.path()).doing("create directory", unfinished.path())?;
         Ok(unfinished)
+    }
+}
+
+/// An empty directory for what no one keeps; gone with everything in it when dropped.
+#[derive(Debug)]
+pub struct Scratch(Unfinished);
+
+impl Scratch {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use super::git::GitSettings;
 use crate::error::Result;
 use crate::event::{Silent, Sink};
 use crate::registry::{self, Credentials, RegistriesConf, Settings, TlsVerify};
@@ -24,6 +25,8 @@ pub struct ClientSettings {
     pub registries_conf: Option<PathBuf>,
     /// `$HOME`.
     pub home: Option<PathBuf>,
+    /// For git.
+    pub git: GitSettings,
 }
 
 /// A client of all registries; nothing is read or connected before it is used.
@@ -43,6 +46,11 @@ impl Client {
     #[must_use]
     pub fn with_notices(self, notices: Arc<dyn Sink>) -> Self {
         Self { notices, ..self }
+    }
+
+    /// What the command line and the environment say.
+    pub(super) fn settings(&self) -> &ClientSettings {
+        &self.settings
     }
 
     /// The client proper. Errors: an unreadable configuration file.

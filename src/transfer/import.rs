@@ -9,11 +9,11 @@ use super::host::Closure;
 use super::pipeline::{self, Feed};
 use crate::error::{Error, IoContext as _, Result, quote};
 use crate::event::{Event, Sink, next_id};
-use crate::oci::{Descriptor, History, ImageConfig, Manifest, Platform, Reference, media_type};
+use crate::oci::{Descriptor, DiffId, History, ImageConfig, Manifest, Platform, Reference, media_type};
 use crate::rootfs::pack::pack_view;
 use crate::rootfs::record::Record;
 use crate::rootfs::view::{LayerDir, View};
-use crate::store::{ImageRecord, Store};
+use crate::store::{ImageRecord, Layer, Store};
 
 /// Docker's default, for images that don't say.
 const SEARCH_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -49,6 +49,37 @@ fn import(
     sink: &dyn Sink,
     produce: impl FnOnce(&mut Feed, &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> + Send,
 ) -> Result<ImageRecord> {
+    let layer = unpack(store, source, total, sink, produce).map_err(|e| e.context(format!("can't import {}", quote(source))))?;
+    let platform = Platform::host();
+    let mut config = ImageConfig::scratch(&platform);
+    config.config.env.push(SEARCH_PATH.into());
+    config.rootfs.diff_ids.push(layer.diff_id);
+    // The source's own time, so that importing it again gives the same image.
+    let modified = std::fs::metadata(source).and_then(|found| found.modified()).unwrap_or_else(|_| std::time::SystemTime::now());
+    config.created = jiff::Timestamp::try_from(modified).ok().map(|time| time.to_string());
+    let created_by = Some(format!("rootling import {source}"));
+    config.history.push(History { created: config.created.clone(), created_by, ..History::default() });
+    let bytes = config.to_bytes();
+    let descriptor = Descriptor::new(media_type::OCI_CONFIG, store.put_blob(&bytes)?, bytes.len() as u64);
+    let layer = Descriptor::new(media_type::OCI_LAYER, layer.diff_id.0, layer.size);
+    let manifest = Manifest::oci(descriptor, vec![layer]).to_bytes();
+    let manifest = Descriptor::new(media_type::OCI_MANIFEST, store.put_blob(&manifest)?, manifest.len() as u64);
+    store.put_image(name, &manifest, None)
+}
+
+/// Unpacks a tarball (compression by content) as a layer, without making an image of it.
+pub fn import_layer(store: &Store, source: &str, tarball: impl io::Read + Send, sink: &dyn Sink) -> Result<DiffId> {
+    let layer = unpack(store, source, None, sink, |feed, seen| feed.copy(tarball, seen));
+    layer.map(|layer| layer.diff_id).map_err(|e| e.context(format!("can't unpack {}", quote(source))))
+}
+
+fn unpack(
+    store: &Store,
+    source: &str,
+    total: Option<u64>,
+    sink: &dyn Sink,
+    produce: impl FnOnce(&mut Feed, &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> + Send,
+) -> Result<Layer> {
     let id = next_id();
     sink.event(Event::TransferStarted { id, what: source, total });
     let draft = store.draft()?;
@@ -58,27 +89,11 @@ fn import(
         sink.event(Event::TransferAdvanced { id, done });
         Ok(())
     };
-    let unpacked = pipeline::take_apart(Some(draft.path()), |feed| produce(feed, &mut seen))
-        .map_err(|e| e.context(format!("can't import {}", quote(source))))?;
+    let unpacked = pipeline::take_apart(Some(draft.path()), |feed| produce(feed, &mut seen))?;
     if unpacked.size == 0 {
-        return Err(Error::input(format!("can't import {}", quote(source))).cause("it is empty"));
+        return Err(Error::input("it is empty"));
     }
-    draft.commit(unpacked.diff_id, unpacked.size)?;
+    let layer = draft.commit(unpacked.diff_id, unpacked.size)?;
     sink.event(Event::TransferFinished { id, note: "" });
-
-    let platform = Platform::host();
-    let mut config = ImageConfig::scratch(&platform);
-    config.config.env.push(SEARCH_PATH.into());
-    config.rootfs.diff_ids.push(unpacked.diff_id);
-    // The source's own time, so that importing it again gives the same image.
-    let modified = std::fs::metadata(source).and_then(|found| found.modified()).unwrap_or_else(|_| std::time::SystemTime::now());
-    config.created = jiff::Timestamp::try_from(modified).ok().map(|time| time.to_string());
-    let created_by = Some(format!("rootling import {source}"));
-    config.history.push(History { created: config.created.clone(), created_by, ..History::default() });
-    let bytes = config.to_bytes();
-    let descriptor = Descriptor::new(media_type::OCI_CONFIG, store.put_blob(&bytes)?, bytes.len() as u64);
-    let layer = Descriptor::new(media_type::OCI_LAYER, unpacked.diff_id.0, unpacked.size);
-    let manifest = Manifest::oci(descriptor, vec![layer]).to_bytes();
-    let manifest = Descriptor::new(media_type::OCI_MANIFEST, store.put_blob(&manifest)?, manifest.len() as u64);
-    store.put_image(name, &manifest, None)
+    Ok(layer)
 }

@@ -1,6 +1,7 @@
 //! The layers of a pull: all at the same time, as far as threads and patience of registries reach.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -58,11 +59,37 @@ fn check_type(number: usize, descriptor: &Descriptor) -> Result<()> {
     }))
 }
 
+/// Where blobs come from.
+pub(super) trait Blobs: Sync {
+    /// The image, for messages.
+    fn image(&self) -> String;
+
+    /// A blob from an offset on, and who sends it. Digest and size are checked by who reads it.
+    fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<(Box<dyn Read + '_>, String)>;
+}
+
+/// A repository of a registry.
+pub(super) struct Repository<'a> {
+    pub(super) client: &'a registry::Client,
+    pub(super) reference: &'a Reference,
+}
+
+impl Blobs for Repository<'_> {
+    fn image(&self) -> String {
+        self.reference.familiar()
+    }
+
+    fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<(Box<dyn Read + '_>, String)> {
+        let stream = self.client.blob(self.reference, descriptor, offset)?;
+        let host = stream.host().to_owned();
+        Ok((Box::new(stream), host))
+    }
+}
+
 /// Where layers come from and go to.
 pub(super) struct Fetch<'a> {
     pub(super) store: &'a Store,
-    pub(super) client: &'a registry::Client,
-    pub(super) reference: &'a Reference,
+    pub(super) from: &'a dyn Blobs,
     pub(super) total: usize,
     pub(super) sink: &'a dyn Sink,
 }
@@ -91,8 +118,7 @@ impl Fetch<'_> {
         let id = next_id();
         let what = format!("layer {}/{} {}", wanted.number, self.total, wanted.descriptor.digest.short());
         self.sink.event(Event::TransferStarted { id, what: &what, total: Some(wanted.descriptor.size) });
-        let note =
-            self.have(wanted, id, stop).map_err(|e| e.context(format!("can't pull {what} of {}", quote(self.reference.familiar()))))?;
+        let note = self.have(wanted, id, stop).map_err(|e| e.context(format!("can't pull {what} of {}", quote(self.from.image()))))?;
         self.sink.event(Event::TransferFinished { id, note });
         Ok(())
     }
@@ -153,8 +179,7 @@ impl Fetch<'_> {
         if resumed > 0 {
             feed.copy(writer.reader()?, |_| Ok(()))?;
         }
-        let stream = self.client.blob(self.reference, &wanted.descriptor, resumed)?;
-        let host = stream.host().to_owned();
+        let (stream, host) = self.from.open(&wanted.descriptor, resumed)?;
         let mut progress = self.progress(id, resumed, stop);
         feed.copy(stream, |piece| {
             std::io::Write::write_all(&mut writer, piece).map_err(|e| crate::error::from_io(|| "can't write the blob".into(), e))?;

@@ -6,15 +6,19 @@
 //! Not here: HTTP (`registry`), the form of a tar (`rootfs`), what is kept how (`store`).
 
 mod client;
+mod download;
 mod export;
+pub mod git;
 mod host;
 mod import;
 mod layers;
 mod pipe;
 mod pipeline;
 mod pull;
+pub mod read;
 
 pub use client::{Client, ClientSettings};
+pub use download::{DownloadRequest, Downloaded, download};
 pub use export::{compression_of, export, export_to};
-pub use import::{import_file, import_host};
+pub use import::{import_file, import_host, import_layer};
 pub use pull::{PullOptions, pull};

@@ -1,7 +1,7 @@
 //! An image from a registry into the storage directory.
 
 use super::client::Client;
-use super::layers::{self, Fetch};
+use super::layers::{self, Fetch, Repository};
 use crate::error::{Error, Kind, Result, quote};
 use crate::event::{Event, Sink};
 use crate::oci::{Descriptor, Digest, ImageConfig, Manifest, ManifestOrIndex, Platform, Reference, media_type};
@@ -9,11 +9,11 @@ use crate::registry;
 use crate::store::{ImageRecord, Store};
 
 /// Manifests and indexes are at most this long.
-const LONGEST_MANIFEST: u64 = 4 << 20;
+pub(super) const LONGEST_MANIFEST: u64 = 4 << 20;
 /// Configs hold one entry an instruction; the longest seen have some 100 kB.
-const LONGEST_CONFIG: u64 = 8 << 20;
+pub(super) const LONGEST_CONFIG: u64 = 8 << 20;
 /// An index in an index is allowed, a chain of them is an attack.
-const DEEPEST_INDEX: usize = 3;
+pub(super) const DEEPEST_INDEX: usize = 3;
 
 /// How to pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,8 @@ pub fn pull(store: &Store, client: &Client, reference: &Reference, options: &Pul
         sink.event(Event::Warning(&text));
     }
     let wanted = layers::wanted(&manifest, &config)?;
-    let fetch = Fetch { store, client: pull.client, reference, total: manifest.layers.len(), sink };
+    let from = Repository { client: pull.client, reference };
+    let fetch = Fetch { store, from: &from, total: manifest.layers.len(), sink };
     fetch.all(wanted)?;
     store.put_image(reference, &descriptor, index.as_ref())
 }

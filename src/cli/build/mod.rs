@@ -2,6 +2,7 @@
 
 mod check;
 mod run_options;
+mod timeline;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -13,6 +14,7 @@ use crate::cli::environment::Environment;
 use crate::cli::pull::RegistryArguments;
 use crate::cli::render::{self, Printer, Progress};
 use crate::cli::run::EmulationArgument;
+use crate::cli::timeline::Recorder;
 use crate::error::{Error, Result, quote, quote_path};
 use crate::oci::{Platform, Reference};
 
@@ -63,6 +65,8 @@ pub struct Arguments {
     run: run_options::RunOptions,
     #[command(flatten)]
     registry: RegistryArguments,
+    #[command(flatten)]
+    timeline: timeline::TimelineArguments,
 }
 
 pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
@@ -73,10 +77,15 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     }
     let printer = Printer::new(progress);
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
+    arguments.timeline.check()?;
     let store = environment.store()?;
     let request = request(&arguments, environment, &store)?;
     let client = arguments.registry.client(environment);
-    let built = build::build(&store, &client, &request, &printer)?;
+    let recorder = Recorder::new(&printer);
+    let built = build::build(&store, &client, &request, &recorder);
+    let drawn = arguments.timeline.write(&recorder.finish(), &request);
+    let built = built?;
+    drawn?;
     if let Some(path) = &arguments.iidfile {
         std::fs::write(path, built.id().to_string()).map_err(|e| Error::io("write", path, e))?;
     }
