@@ -16,11 +16,11 @@ use super::engine::Engine;
 use super::key::Key;
 use super::mounts::Mounts;
 use super::passwd::Accounts;
-use super::plan::{Stage, locate};
+use super::plan::{Stage, find_stage, locate};
 use super::remote::{self, Fetched};
 use super::resolve::{self, Action, Copy, Resolver};
 use super::sources::Selection;
-use super::state::State;
+use super::state::{Certainty, State};
 use super::{config_step, run};
 
 impl Engine<'_> {
@@ -59,6 +59,11 @@ impl Engine<'_> {
                 }
                 return Ok(Outcome::Done);
             }
+            Action::Workdir(path) if state.certainty == Certainty::Guessed => {
+                state.config.config.working_dir.clone_from(path);
+                (Made::planned(), format!("WORKDIR {path}"))
+            }
+            _ if self.is_guess(state, &action) => (Made::planned(), instruction.original.clone()),
             Action::Run(command) => (self.run(stage, state, command, id)?, resolve::run_history(state, command)),
             Action::Copy(copy) => (self.copy(stage, state, copy)?, hide_credentials(&instruction.original)),
             Action::Workdir(path) => {
@@ -68,8 +73,25 @@ impl Engine<'_> {
             }
         };
         let outcome = made.outcome;
+        if outcome == Outcome::Planned {
+            state.certainty = Certainty::Guessed;
+        }
         state.record(Some(made.created), history, made.layer);
         Ok(outcome)
+    }
+
+    /// Whether a dry run can't know what the step would be: what it stands on or copies from would be made first.
+    fn is_guess(&self, state: &State, action: &Action) -> bool {
+        let sources: Vec<&str> = match action {
+            Action::Copy(copy) => copy.from.as_deref().into_iter().collect(),
+            Action::Run(command) => command.mounts.iter().filter_map(|mount| mount.from.as_deref()).collect(),
+            _ => Vec::new(),
+        };
+        let guessed = |from: &str| {
+            let source = find_stage(&self.plan.stages, from).and_then(|index| self.state(index).ok());
+            source.is_some_and(|source| source.certainty == Certainty::Guessed)
+        };
+        state.certainty == Certainty::Guessed || sources.into_iter().any(guessed)
     }
 
     fn run(&self, stage: &Stage<'_>, state: &State, command: &resolve::Command, id: u64) -> Result<Made> {
@@ -101,7 +123,7 @@ impl Engine<'_> {
                 None => {}
             }
             let draft = engine.store.draft()?;
-            let mut writer = LayerWriter::create(draft.path(), view)?;
+            let mut writer = LayerWriter::create(draft.path(), view)?.with_times(engine.request.times);
             writer.make_dirs(&target, 0o755, uid, gid, None)?;
             writer.finish()?;
             draft.commit_packed().map(Some)
@@ -124,7 +146,7 @@ impl Engine<'_> {
         let owner = chown.or(default_owner);
         self.cached(key.finish(), |engine| {
             let draft = engine.store.draft()?;
-            let mut writer = LayerWriter::create(draft.path(), view)?;
+            let mut writer = LayerWriter::create(draft.path(), view)?.with_times(engine.request.times);
             if let Some(source_view) = &source_view {
                 let request = copy::Request {
                     view: source_view,
@@ -139,7 +161,7 @@ impl Engine<'_> {
             }
             let place = remote::Place { copy, chown };
             fetched.iter().try_for_each(|fetched| fetched.write(engine, &mut writer, &place))?;
-            let now = engine.request.epoch.unwrap_or_else(|| jiff::Timestamp::now().as_second());
+            let now = engine.request.times.epoch().unwrap_or_else(|| jiff::Timestamp::now().as_second());
             write_inline(&mut writer, copy, owner.unwrap_or_default(), Mtime::from_secs(now))?;
             let written = writer.finish()?;
             if written.empty { Ok(None) } else { draft.commit_packed().map(Some) }

@@ -13,6 +13,7 @@ mod devices;
 mod emulator;
 mod enter;
 mod explain;
+mod foreign;
 mod init;
 mod limits;
 mod mounts;
@@ -27,6 +28,7 @@ mod wire;
 
 pub use emulator::{Emulator, Supervision};
 pub use enter::reenter;
+pub use foreign::interpreters;
 pub use limits::Limit;
 pub use probe::{Check, Feature, Probe, probe};
 pub use socket::Connections;
