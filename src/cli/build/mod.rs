@@ -1,7 +1,9 @@
 //! `rootling build`.
 
+mod attributes;
 mod check;
 mod image_options;
+mod outputs;
 mod run_options;
 mod timeline;
 
@@ -19,6 +21,8 @@ use crate::cli::timeline::Recorder;
 use crate::error::{Error, Result, quote_path};
 use crate::oci::{Platform, Reference};
 use image_options::EPOCH;
+
+pub use outputs::docker_socket;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -72,6 +76,8 @@ pub struct Arguments {
     #[command(flatten)]
     image: image_options::ImageArguments,
     #[command(flatten)]
+    outputs: outputs::OutputArguments,
+    #[command(flatten)]
     run: run_options::RunOptions,
     #[command(flatten)]
     registry: RegistryArguments,
@@ -79,13 +85,14 @@ pub struct Arguments {
     timeline: timeline::TimelineArguments,
 }
 
-pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
+pub fn execute(mut arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
     let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
     if arguments.check.parse_only() {
         let text = dockerfile(&arguments)?;
         return arguments.check.print_tree(&text.name, &text.source).map(|()| ExitCode::SUCCESS);
     }
     let printer = Printer::new(progress);
+    let outputs = arguments.outputs.parse(&mut arguments.tag, environment)?;
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
     arguments.timeline.check()?;
     let store = environment.store()?;
@@ -102,9 +109,10 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     if let Some(path) = &arguments.iidfile {
         std::fs::write(path, built.id().to_string()).map_err(|e| Error::io("write", path, e))?;
     }
-    if progress == Progress::Quiet {
+    outputs.write(&store, &client, &built, &printer)?;
+    if progress == Progress::Quiet && !outputs.write_stream() {
         render::result(&built.id().to_string());
-    } else {
+    } else if progress != Progress::Quiet {
         let names: Vec<String> = request.tags.iter().map(Reference::familiar).collect();
         render::note(&format!("built {} {}", names.join(", "), built.id().short()).replace("  ", " "));
     }
