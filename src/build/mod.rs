@@ -4,6 +4,7 @@
 
 mod base;
 mod cache;
+pub mod check;
 mod chmod;
 mod config_step;
 mod context;

@@ -32,6 +32,6 @@ pub use export::{compression_of, export, export_to};
 pub use import::{import_file, import_host, import_layer};
 pub use packed::Packing;
 pub use place::Place;
-pub use pull::{PullOptions, pull};
+pub use pull::{PullOptions, config, pull};
 pub use push::push;
 pub use write::{Job, write};

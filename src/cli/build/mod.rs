@@ -12,6 +12,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use self::check::Task;
 use crate::build::{self, Bases, Cache, Execution, Failed, Request};
 use crate::cli::environment::Environment;
 use crate::cli::pull::RegistryArguments;
@@ -87,9 +88,13 @@ pub struct Arguments {
 
 pub fn execute(mut arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
     let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
-    if arguments.check.parse_only() {
-        let text = dockerfile(&arguments)?;
-        return arguments.check.print_tree(&text.name, &text.source).map(|()| ExitCode::SUCCESS);
+    match arguments.check.task()? {
+        Task::Build => {}
+        Task::Parse => {
+            let text = dockerfile(&arguments)?;
+            return arguments.check.print_tree(&text.name, &text.source).map(|()| ExitCode::SUCCESS);
+        }
+        Task::Check => return check(&arguments, environment),
     }
     let printer = Printer::new(progress);
     let outputs = arguments.outputs.parse(&mut arguments.tag, environment)?;
@@ -119,6 +124,20 @@ pub fn execute(mut arguments: Arguments, environment: &Environment) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
+fn check(arguments: &Arguments, environment: &Environment) -> Result<ExitCode> {
+    let text = dockerfile(arguments)?;
+    let ignore = text.ignore()?;
+    let surroundings = check::Surroundings {
+        environment,
+        client: &arguments.registry.client(environment),
+        ignore: ignore.as_ref(),
+        target: arguments.target.as_deref(),
+        arguments: &build_arguments(&arguments.build_arg, environment)?,
+        platform: &platforms(&arguments.platform)[0],
+    };
+    arguments.check.print_findings(&text.name, &text.source, &surroundings)
+}
+
 /// A Dockerfile and where it was found.
 struct Text {
     name: String,
@@ -127,6 +146,13 @@ struct Text {
     path: Option<PathBuf>,
     /// The build context; `None` if there is none.
     context: Option<PathBuf>,
+}
+
+impl Text {
+    /// The ignore file's text and name, if there is one.
+    fn ignore(&self) -> Result<Option<(String, String)>> {
+        self.context.as_deref().map_or(Ok(None), |context| build::ignore_file(context, self.path.as_deref()))
+    }
 }
 
 fn dockerfile(arguments: &Arguments) -> Result<Text> {
@@ -149,17 +175,15 @@ fn dockerfile(arguments: &Arguments) -> Result<Text> {
 }
 
 fn request(arguments: &Arguments, environment: &Environment, store: &crate::store::Store) -> Result<Request> {
-    let Text { name, source, path, context } = dockerfile(arguments)?;
+    let text = dockerfile(arguments)?;
+    let ignore = text.ignore()?;
+    let Text { name, source, context, .. } = text;
     let mut build_args = build_arguments(&arguments.build_arg, environment)?;
     // As docker buildx: who sets the variable means the Dockerfile's ARG of that name too.
     if let Some(epoch) = environment.variable(EPOCH) {
         build_args.entry(EPOCH.into()).or_insert_with(|| epoch.to_owned());
     }
     let times = arguments.image.times(build_args.get(EPOCH).map(String::as_str))?;
-    let ignore = match &context {
-        Some(context) => build::ignore_file(context, path.as_deref())?,
-        None => None,
-    };
     Ok(Request {
         name,
         source,
