@@ -5,6 +5,7 @@ mod check;
 mod compat;
 mod image_options;
 mod outputs;
+mod run_options;
 mod timeline;
 
 use std::collections::BTreeMap;
@@ -83,6 +84,8 @@ pub struct Arguments {
     compat: compat::CompatArguments,
     #[command(flatten)]
     outputs: outputs::OutputArguments,
+    #[command(flatten)]
+    run: run_options::RunOptions,
     #[command(flatten)]
     registry: RegistryArguments,
     #[command(flatten)]
@@ -202,6 +205,7 @@ fn request(arguments: &Arguments, environment: &Environment, store: &crate::stor
         bases: if arguments.pull_always { Bases::Pull } else { arguments.pull.into() },
         emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
         workspace: crate::cli::info::workspace(store, environment)?,
+        surroundings: arguments.run.surroundings(environment)?,
         proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         programs: environment.programs(),
         times,
