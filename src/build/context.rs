@@ -45,11 +45,6 @@ impl Context {
         Source { view: &self.view, host: Some(&self.directory), ignore: Some(&self.ignore), name: "the build context".into() }
     }
 
-    /// Its tree.
-    pub fn view(&self) -> &View {
-        &self.view
-    }
-
     /// What its files are remembered by.
     pub fn directory(&self) -> &Path {
         &self.directory

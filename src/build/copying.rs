@@ -5,10 +5,9 @@
 
 use std::collections::HashMap;
 
-use crate::error::{Error, Result, quote};
-use crate::oci::{ChainId, DiffId, Digest, Hasher, ImagePath};
+use crate::error::Result;
+use crate::oci::{DiffId, Digest, ImagePath};
 use crate::rootfs::assemble::{Assembly, assemble};
-use crate::rootfs::hash::in_parallel;
 use crate::rootfs::meta::{Kind, Meta, Mtime};
 use crate::rootfs::view::View;
 use crate::rootfs::writer::LayerWriter;
@@ -19,27 +18,23 @@ use super::cache::Made;
 use super::copy::{Archives, Plan, Rules};
 use super::engine::Engine;
 use super::key::Key;
+use super::origin::Origin;
 use super::passwd::Accounts;
-use super::plan::{Stage, find_stage};
+use super::plan::Stage;
 use super::remote::{self, Fetched};
 use super::resolve::{Copy, Link};
 use super::selection::{Entry, Selection};
-use super::sources::{Source, Wanted};
+use super::sources::Wanted;
 use super::state::State;
 use super::{Cache, Execution};
-
-/// Where a COPY copies from.
-struct Origin {
-    view: View,
-    /// The layers, unless it is the build context.
-    stack: Option<Vec<DiffId>>,
-}
 
 /// All that a layer is made from, but for the selection.
 struct Work<'a> {
     base: View,
-    origin: Origin,
+    origin: Origin<'a>,
     copy: &'a Copy,
+    /// What is selected, for the memory of contents.
+    what: Vec<String>,
     chown: Option<(u32, u32)>,
     fetched: Vec<Fetched>,
 }
@@ -74,10 +69,13 @@ impl Engine<'_> {
             Link::Linked => (View::new(Vec::new()), Digest::of("linked")),
             Link::Placed => (image, state.chain()),
         };
-        let work = Work { base, origin: self.origin(stage, copy)?, copy, chown, fetched: remote::fetch(self, &copy.remotes)? };
+        let from = copy.from.as_deref();
+        let origin = if copy.sources.is_empty() { Origin::nowhere() } else { self.origin(stage, from)? };
+        let what = [&[format!("{:?}", copy.shape)], copy.sources.as_slice(), &["--exclude".into()], &copy.exclude_patterns].concat();
+        let work = Work { base, origin, copy, what, chown, fetched: remote::fetch(self, &copy.remotes)? };
         let mut selection = None;
         let mut early = None;
-        let content = match self.known_content(&work)? {
+        let content = match self.known_content(&work.origin, &work.what)? {
             Some(content) => content,
             None => {
                 let mut found = self.select(&work)?;
@@ -86,7 +84,7 @@ impl Engine<'_> {
                 }
                 self.hash(&work.origin, &mut found)?;
                 let content = found.digest(&work.origin.view)?;
-                self.remember_content(&work, content)?;
+                self.remember_content(&work.origin, &work.what, content)?;
                 selection = Some(found);
                 content
             }
@@ -110,59 +108,18 @@ impl Engine<'_> {
         })
     }
 
-    fn origin(&self, stage: &Stage<'_>, copy: &Copy) -> Result<Origin> {
-        if copy.sources.is_empty() {
-            return Ok(Origin { view: View::new(Vec::new()), stack: Some(Vec::new()) });
-        }
-        let Some(from) = &copy.from else {
-            let no_context = || Error::input("there is no build context").hint("give a directory: `rootling build -f - DIR`");
-            return Ok(Origin { view: self.context.ok_or_else(no_context)?.view().clone(), stack: None });
-        };
-        let stack = match find_stage(&self.plan.stages, from) {
-            Some(index) if index < stage.index => self.state(index)?.stack(),
-            // A trigger of a base image can't know what there is.
-            Some(_) => return Err(Error::input(format!("stage {} is not built before this one", quote(from)))),
-            None if from == "scratch" => Vec::new(),
-            None => self.image(from, &stage.platform)?.config.rootfs.diff_ids,
-        };
-        Ok(Origin { view: View::new(self.store.stack(&stack)?), stack: Some(stack) })
-    }
-
     /// What a COPY reads.
     fn select(&self, work: &Work<'_>) -> Result<Selection> {
         let Work { origin, copy, .. } = work;
-        let wanted = Wanted { patterns: &copy.sources, excludes: &copy.excludes, shape: copy.shape };
-        let (None, Some(context)) = (&origin.stack, self.context) else {
-            let name = quote(copy.from.as_deref().unwrap_or_default());
-            return Source { view: &origin.view, host: None, ignore: None, name }.select(&wanted);
-        };
-        let mut selection = context.source().select(&wanted)?;
-        context.recall(&mut selection);
-        Ok(selection)
-    }
-
-    /// Fills in the digests that are missing.
-    fn hash(&self, origin: &Origin, selection: &mut Selection) -> Result<()> {
-        if let (None, Some(context)) = (&origin.stack, self.context) {
-            return context.hash(selection);
+        if copy.sources.is_empty() {
+            return Ok(Selection::default());
         }
-        let files = selection.unknown();
-        let mut digests = in_parallel(files.len(), 8, |at| digest_file(&origin.view, files[at]))?.into_iter();
-        selection.learn(|_| digests.next());
-        Ok(())
-    }
-
-    /// The digest of what is selected from an image, remembered by the image's layers and the patterns: they can't change.
-    fn known_content(&self, work: &Work<'_>) -> Result<Option<Digest>> {
-        let Some(stack) = &work.origin.stack else { return Ok(None) };
-        let record = self.store.step_get(&content_key(stack, work.copy))?;
-        Ok(record.and_then(|record| record.value.as_str().and_then(|text| text.parse().ok())))
-    }
-
-    fn remember_content(&self, work: &Work<'_>, content: Digest) -> Result<()> {
-        let Some(stack) = &work.origin.stack else { return Ok(()) };
-        let record = StepRecord { layers: stack.clone(), blobs: Vec::new(), value: content.to_string().into() };
-        self.store.step_put(&content_key(stack, work.copy), &record)
+        let wanted = Wanted { patterns: &copy.sources, excludes: &copy.excludes, shape: copy.shape };
+        let mut selection = origin.source().select(&wanted)?;
+        if let Some(context) = origin.context() {
+            context.recall(&mut selection);
+        }
+        Ok(selection)
     }
 
     /// Whether no old result can answer, as far as one can tell without reading: the instruction has never been met with this origin, or none is
@@ -172,11 +129,11 @@ impl Engine<'_> {
             return Ok(false);
         }
         let mut key = Key::new(&Digest::of("met"), "COPY");
-        match (&work.origin.stack, self.context) {
-            (None, Some(context)) => key.field(context.directory().as_os_str().as_encoded_bytes()),
-            _ => key.field(work.copy.from.as_deref().unwrap_or_default()),
+        match work.origin.context() {
+            Some(context) => key.field(context.directory().as_os_str().as_encoded_bytes()),
+            None => key.field(work.copy.from.as_deref().unwrap_or_default()),
         };
-        key.list(&work.copy.sources).field(work.copy.destination.key());
+        key.list(&work.what).field(work.copy.destination.key());
         let key = key.finish();
         let met = self.store.step_get(&key)?.is_some();
         if !met {
@@ -187,7 +144,7 @@ impl Engine<'_> {
 
     /// Makes the layer, and fills in the digests of what was read for it.
     fn make(&self, work: &Work<'_>, selection: &mut Selection) -> Result<Ready> {
-        let Work { base, origin, copy, chown, fetched } = work;
+        let Work { base, origin, copy, chown, fetched, .. } = work;
         let times = self.request.times;
         let now = Mtime::from_secs(times.epoch().unwrap_or_else(|| jiff::Timestamp::now().as_second()));
         let owner = chown.or_else(|| copy.from.is_none().then_some((0, 0)));
@@ -213,7 +170,7 @@ impl Engine<'_> {
         let mut digests = HashMap::new();
         for (piece, now, digest) in made.digests {
             let Some(entry) = entries[piece] else { continue };
-            if let (Some(context), Some(listed)) = (self.context, &entry.listed) {
+            if let (Some(context), Some(listed)) = (origin.context(), &entry.listed) {
                 context.remember(listed, &now, digest);
             }
             digests.insert(entry.node.path.clone(), digest);
@@ -225,7 +182,7 @@ impl Engine<'_> {
 
     /// Makes a layer one source after the other, where archives are unpacked or what was fetched is put among them.
     fn write(&self, work: &Work<'_>, selection: &Selection, rules: &Rules) -> Result<Ready> {
-        let Work { base, origin, copy, chown, fetched } = work;
+        let Work { base, origin, copy, chown, fetched, .. } = work;
         let draft = self.store.draft()?;
         let mut writer = LayerWriter::create(draft.path(), base.clone())?.with_times(self.request.times);
         for item in &selection.items {
@@ -256,14 +213,7 @@ impl Engine<'_> {
 /// The mode of a root directory that nothing else says anything of.
 const PARENT_MODE: u32 = 0o755;
 
-fn content_key(stack: &[DiffId], copy: &Copy) -> Digest {
-    let chain = ChainId::of(stack).map_or_else(|| Digest::of("scratch"), |chain| chain.0);
-    let mut key = Key::new(&chain, "content 2");
-    key.list(&copy.sources).list(&copy.exclude_patterns).field(format!("{:?}", copy.shape));
-    key.finish()
-}
-
-fn holds_archive(origin: &Origin, selection: &Selection) -> Result<bool> {
+fn holds_archive(origin: &Origin<'_>, selection: &Selection) -> Result<bool> {
     for item in &selection.items {
         if is_archive(origin, &item.own)? {
             return Ok(true);
@@ -272,13 +222,6 @@ fn holds_archive(origin: &Origin, selection: &Selection) -> Result<bool> {
     Ok(false)
 }
 
-fn is_archive(origin: &Origin, entry: &Entry) -> Result<bool> {
+fn is_archive(origin: &Origin<'_>, entry: &Entry) -> Result<bool> {
     if entry.node.meta.kind != Kind::File { Ok(false) } else { is_tar(origin.view.open(&entry.node)?) }
-}
-
-fn digest_file(view: &View, entry: &Entry) -> Result<Digest> {
-    let mut hasher = Hasher::new();
-    let path = entry.node.path.as_relative();
-    std::io::copy(&mut view.open(&entry.node)?, &mut hasher).map_err(|e| Error::io("read", path, e))?;
-    Ok(hasher.finish())
 }

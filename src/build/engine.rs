@@ -17,7 +17,7 @@ use super::plan::{self, Base, Plan, Stage, locate};
 use super::schedule::{Job, Schedule};
 use super::state::{Certainty, State};
 use super::stop::Stop;
-use super::{Execution, Request, resolve};
+use super::{Execution, Request, check, resolve};
 
 /// What a build works with.
 #[derive(Clone, Copy)]
@@ -97,6 +97,9 @@ fn plan<'a>(means: Means<'_>, file: &'a Dockerfile, platform: &Platform) -> Resu
         let names = plan.unused_arguments.join(", ");
         means.sink.event(Event::Warning(&format!("build arguments that no ARG declares: {names}")));
     }
+    if Some(platform) == request.platforms.first() {
+        check::warn(file, request, &plan, means.store, means.sink)?;
+    }
     for instruction in plan.needed.iter().flat_map(|index| &plan.stages[*index].instructions) {
         resolve::check_supported(instruction).map_err(|e| locate(file, e, instruction))?;
     }
@@ -129,6 +132,7 @@ impl Engine<'_> {
     fn stage(&self, index: usize) -> Result<State> {
         let stage = &self.plan.stages[index];
         let (mut state, onbuild) = self.timed(stage, |engine| engine.base(stage))?;
+        state.set_variables(&self.request.surroundings.variables);
         let triggers = self.triggers(stage, &onbuild)?;
         let total = 1 + triggers.iter().map(|file| file.instructions.len()).sum::<usize>() + stage.instructions.len();
         let all = triggers.iter().flat_map(|file| file.instructions.iter()).chain(stage.instructions.iter().copied());

@@ -5,6 +5,7 @@
 mod archive;
 mod base;
 mod cache;
+pub mod check;
 mod chmod;
 mod config_step;
 mod context;
@@ -14,6 +15,8 @@ mod engine;
 mod filter;
 mod image;
 mod key;
+mod mounts;
+mod origin;
 mod passwd;
 mod plan;
 mod remote;
@@ -27,6 +30,7 @@ mod squash;
 mod state;
 mod step;
 mod stop;
+mod surroundings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -46,6 +50,7 @@ pub use passwd::{Accounts, Identity};
 pub use run::{emulation, file as file_mount};
 pub use scope::PREDEFINED as PREDEFINED_ARGUMENTS;
 pub use state::DEFAULT_PATH;
+pub use surroundings::{Agent, Resolution, Secret, Surroundings};
 
 /// Everything a build depends on, as plain data.
 pub struct Request {
@@ -75,6 +80,8 @@ pub struct Request {
     pub emulation: rootemu::Mode,
     /// How RUN gets its tree.
     pub workspace: WorkspaceKind,
+    /// What RUN sees of the machine.
+    pub surroundings: Surroundings,
     /// Proxy variables of the machine, for RUN.
     pub proxies: BTreeMap<String, String>,
     /// What the image gets besides what the Dockerfile says.
@@ -123,6 +130,8 @@ pub enum Bases {
     LocalFirst,
     /// Always asked for at the registry.
     Pull,
+    /// From storage; nothing is pulled.
+    LocalOnly,
 }
 
 /// A finished build.

@@ -1,10 +1,12 @@
 //! From an instruction to what is to be done: variables replaced, paths made absolute, names of stages found.
 
-use crate::dockerfile::ast::{self, CopySource, Dockerfile, Instruction, Invocation, Kind, Security, Transfer};
+use crate::dockerfile;
+use crate::dockerfile::ast::{self, CopySource, Dockerfile, Instruction, Invocation, Kind, Mount, Security, Transfer};
 use crate::dockerfile::expand::{Expanded, Mode, expand};
 use crate::dockerfile::ignore::Ignore;
 use crate::error::{Error, Kind as ErrorKind, Result, hide_credentials, quote};
 use crate::oci::ImagePath;
+use crate::sandbox::Network;
 use crate::transfer::git::Metadata;
 
 use super::chmod::Chmod;
@@ -34,8 +36,10 @@ pub struct Command {
     pub argv: Vec<String>,
     /// A here-document that begins with `#!`: a file to run instead of a shell's text.
     pub script: Option<Script>,
-    /// `--network=none`.
-    pub network: Network,
+    /// `--network`; `None` for the build's.
+    pub network: Option<Network>,
+    /// `--mount`, in order.
+    pub mounts: Vec<Mount>,
 }
 
 /// A program given in the Dockerfile.
@@ -45,15 +49,6 @@ pub struct Script {
     pub name: String,
     /// Its text.
     pub text: String,
-}
-
-/// Which network a RUN sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Network {
-    /// The machine's.
-    Host,
-    /// None.
-    None,
 }
 
 /// A COPY or ADD.
@@ -163,9 +158,11 @@ impl Resolver<'_> {
 
     fn run(&self, run: &ast::Run) -> Result<Action> {
         let network = match run.network {
-            ast::Network::Default | ast::Network::Host => Network::Host,
-            ast::Network::None => Network::None,
+            ast::Network::Default => None,
+            ast::Network::Host => Some(Network::Host),
+            ast::Network::None => Some(Network::None),
         };
+        let mounts = run.mounts.iter().map(|mount| mount.resolve(&mut |value| self.word(value))).collect::<Result<_>>()?;
         let mut script = None;
         let argv = match run.invocation() {
             Invocation::Exec(words) => words,
@@ -179,7 +176,7 @@ impl Resolver<'_> {
                 argv
             }
         };
-        Ok(Action::Run(Command { argv, script, network }))
+        Ok(Action::Run(Command { argv, script, network, mounts }))
     }
 
     fn copy(&self, copy: &ast::Copy) -> Result<Action> {
@@ -269,13 +266,30 @@ impl Resolver<'_> {
 /// Whether this version executes an instruction: asked of all before the first is executed, since nothing is ignored in silence and
 /// nobody should wait for a long step to hear it.
 pub fn check_supported(instruction: &Instruction) -> Result<()> {
-    let Kind::Run(run) = &instruction.kind else { return Ok(()) };
-    let missing = [
-        ("RUN --mount", !run.mounts.is_empty()),
-        ("RUN --device", !run.devices.is_empty()),
-        ("RUN --security=insecure", run.security == Security::Insecure),
-    ];
-    missing.into_iter().find(|(_, given)| *given).map_or(Ok(()), |(what, _)| Err(unsupported(what)))
+    match &instruction.kind {
+        Kind::Run(run) => check_privileges(run),
+        _ => Ok(()),
+    }
+}
+
+/// What nobody without privileges can give. A device that is not required may be missing (BuildKit), so only required ones are errors.
+fn check_privileges(run: &ast::Run) -> Result<()> {
+    if run.security == Security::Insecure {
+        return Err(Error::with_kind(ErrorKind::Unsupported, "`RUN --security=insecure` asks for privileges on the machine")
+            .cause("this program has none, whoever allows them")
+            .hint("leave it out; if the command lacks a capability within its container, `rootling build --cap-add` gives it"));
+    }
+    for device in &run.devices {
+        let fields = dockerfile::comma_fields("--device", device)?;
+        let required = fields.iter().any(|field| matches!(field.as_str(), "required" | "required=true" | "required=1"));
+        if required {
+            let name = fields.iter().find(|field| !field.starts_with("required")).map_or("", |field| field.trim_start_matches("name="));
+            return Err(Error::with_kind(ErrorKind::Unsupported, format!("the device {} is not there", quote(name)))
+                .cause("devices of CDI are not known here")
+                .hint("leave `--device` out and give the build the device's files: `rootling build --device /dev/NAME --bind LIBRARY`"));
+        }
+    }
+    Ok(())
 }
 
 /// The line of the history for a RUN, with the arguments it saw in front, as docker writes it.
@@ -290,10 +304,4 @@ pub fn run_history(state: &State, command: &Command) -> String {
         None => command.argv.join(" "),
     });
     line
-}
-
-/// What the grammar has and the engine not yet.
-fn unsupported(what: &str) -> Error {
-    Error::with_kind(ErrorKind::Unsupported, format!("{what} is not executed yet"))
-        .hint("leave it out, or do the same by other instructions: this version stops rather than make a wrong image in silence")
 }

@@ -96,20 +96,31 @@ impl Source<'_> {
         Ok(())
     }
 
+    /// Selects one file or directory by its plain name, as a mount does.
+    pub fn select_one(&self, name: &str) -> Result<Item> {
+        let (name, path) = self.named(name)?;
+        self.gather(name, &path, &Ignore::default(), None)
+    }
+
+    fn named(&self, name: &str) -> Result<(Vec<u8>, ImagePath)> {
+        let clean = ImagePath::clean(name);
+        let path = self.view.resolve(&clean, Follow::Last)?;
+        if self.view.lookup(&path)?.is_none() {
+            return Err(self.missing(name, &clean));
+        }
+        if self.ignored(&path)? {
+            return Err(Error::with_kind(Kind::NotFound, format!("{} is excluded by .dockerignore", quote(name)))
+                .hint("remove the pattern that excludes it, or add an exception (`!path`) after it"));
+        }
+        Ok((clean.name().unwrap_or_default().to_vec(), path))
+    }
+
     /// What a name or pattern leads to: the name it is matched by, and where it lies with links followed.
     fn matches(&self, pattern: &str) -> Result<Vec<(Vec<u8>, ImagePath)>> {
-        let clean = ImagePath::clean(pattern);
         if !Glob::is_pattern(pattern) {
-            let path = self.view.resolve(&clean, Follow::Last)?;
-            if self.view.lookup(&path)?.is_none() {
-                return Err(self.missing(pattern, &clean));
-            }
-            if self.ignored(&path)? {
-                return Err(Error::with_kind(Kind::NotFound, format!("{} is excluded by .dockerignore", quote(pattern)))
-                    .hint("remove the pattern that excludes it, or add an exception (`!path`) after it"));
-            }
-            return Ok(vec![(clean.name().unwrap_or_default().to_vec(), path)]);
+            return Ok(vec![self.named(pattern)?]);
         }
+        let clean = ImagePath::clean(pattern);
         let mut matches = Vec::new();
         for path in self.wildcard_matches(&clean)? {
             let name = path.name().unwrap_or_default().to_vec();

@@ -13,9 +13,10 @@ use crate::rootfs::writer::LayerWriter;
 use super::cache::Made;
 use super::engine::Engine;
 use super::key::Key;
+use super::mounts::Mounts;
 use super::passwd::Accounts;
 use super::plan::{Stage, find_stage, locate};
-use super::resolve::{self, Action, Copy, Resolver};
+use super::resolve::{self, Action, Resolver};
 use super::state::{Certainty, State};
 use super::{config_step, run};
 
@@ -60,7 +61,7 @@ impl Engine<'_> {
                 (Made::planned(), format!("WORKDIR {path}"))
             }
             _ if self.is_guess(state, &action) => (Made::planned(), instruction.original.clone()),
-            Action::Run(command) => (self.run(state, command, id)?, resolve::run_history(state, command)),
+            Action::Run(command) => (self.run(stage, state, command, id)?, resolve::run_history(state, command)),
             Action::Copy(copy) => (self.copy(stage, state, copy)?, hide_credentials(&instruction.original)),
             Action::Workdir(path) => {
                 let made = self.workdir(state, path)?;
@@ -78,19 +79,30 @@ impl Engine<'_> {
 
     /// Whether a dry run can't know what the step would be: what it stands on or copies from would be made first.
     fn is_guess(&self, state: &State, action: &Action) -> bool {
-        let Action::Copy(Copy { from: Some(from), .. }) = action else { return state.certainty == Certainty::Guessed };
-        let source = find_stage(&self.plan.stages, from).and_then(|index| self.state(index).ok());
-        state.certainty == Certainty::Guessed || source.is_some_and(|source| source.certainty == Certainty::Guessed)
+        let sources: Vec<&str> = match action {
+            Action::Copy(copy) => copy.from.as_deref().into_iter().collect(),
+            Action::Run(command) => command.mounts.iter().filter_map(|mount| mount.from.as_deref()).collect(),
+            _ => Vec::new(),
+        };
+        let guessed = |from: &str| {
+            let source = find_stage(&self.plan.stages, from).and_then(|index| self.state(index).ok());
+            source.is_some_and(|source| source.certainty == Certainty::Guessed)
+        };
+        state.certainty == Certainty::Guessed || sources.into_iter().any(guessed)
     }
 
-    fn run(&self, state: &State, command: &resolve::Command, id: u64) -> Result<Made> {
+    fn run(&self, stage: &Stage<'_>, state: &State, command: &resolve::Command, id: u64) -> Result<Made> {
         let config = &state.config.config;
+        let surroundings = &self.request.surroundings;
+        let network = command.network.unwrap_or(surroundings.network);
         let mut key = Key::new(&state.chain(), "RUN");
         key.list(&command.argv).list(command.script.iter().flat_map(|s| [&s.name, &s.text]));
         key.list(state.scope.variables().map(|(name, value)| format!("{name}={value}")));
         key.field(&config.user).field(&config.working_dir);
-        key.field(format!("{} {:?} {:?}", state.config.platform(), command.network, self.request.emulation));
-        self.cached(key.finish(), |engine| run::run(engine, state, command, id))
+        key.field(format!("{} {network:?} {:?}", state.config.platform(), self.request.emulation));
+        surroundings.add_to(&mut key);
+        let mounts = Mounts::find(self, stage, state, &command.mounts, &mut key)?;
+        self.cached(key.finish(), |engine| run::run(engine, state, command, &mounts, id))
     }
 
     fn workdir(&self, state: &State, path: &str) -> Result<Made> {

@@ -3,7 +3,9 @@
 //! Exit codes: 0 done; 1 not done; 2 wrong usage; a failing RUN of `build` passes the command's own code; `run`: 125 not started for our
 //! reasons, 126 not executable, 127 not found, 128+n ended by signal n, else the command's own.
 
+mod bind;
 mod build;
+mod cache;
 mod completion;
 mod environment;
 mod export;
@@ -15,6 +17,7 @@ mod inspect;
 mod path;
 mod prune;
 mod pull;
+mod push;
 pub mod render;
 mod rm;
 mod run;
@@ -48,6 +51,8 @@ enum Command {
     Build(Box<build::Arguments>),
     /// Pull an image from a registry
     Pull(pull::Arguments),
+    /// Send an image to a registry, an archive, a layout, or a program of this machine
+    Push(push::Arguments),
     /// Make an image of a rootfs tarball, a directory, or programs of this machine
     Import(import::Arguments),
     /// Run a command in an image
@@ -66,6 +71,8 @@ enum Command {
     /// Remove images
     #[command(visible_aliases = ["rmi", "delete"])]
     Rm(rm::Arguments),
+    /// List what is kept for later builds: cache mounts and the results of steps
+    Cache(cache::Arguments),
     /// Remove what no image needs
     Prune(prune::Arguments),
     /// Print a directory with an image's root file system, for ch-run, bwrap or chroot
@@ -116,6 +123,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
         Command::Build(arguments) => return build::execute(*arguments, environment),
         Command::Run(arguments) => return run::execute(*arguments, environment),
         Command::Pull(arguments) => pull::execute(&arguments, environment)?,
+        Command::Push(arguments) => push::execute(&arguments, environment)?,
         Command::Import(arguments) => import::execute(&arguments, environment)?,
         Command::Export(arguments) => export::execute(&arguments, environment)?,
         Command::Images(arguments) => images::execute(&arguments, environment)?,
@@ -123,6 +131,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
         Command::History(arguments) => history::execute(&arguments, environment)?,
         Command::Tag(arguments) => tag::execute(&arguments, environment)?,
         Command::Rm(arguments) => rm::execute(&arguments, environment)?,
+        Command::Cache(arguments) => cache::execute(&arguments, environment)?,
         Command::Prune(arguments) => prune::execute(&arguments, environment)?,
         Command::Path(arguments) => path::execute(&arguments, environment)?,
         Command::StoragePath => render::result(&environment.storage()?.display().to_string()),

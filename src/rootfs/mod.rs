@@ -16,6 +16,7 @@
 
 pub mod assemble;
 pub mod compress;
+pub mod extract;
 pub mod hash;
 pub mod listing;
 pub mod meta;

@@ -207,8 +207,8 @@ fn archives_are_unpacked_unless_told_otherwise() {
         assert_eq!(names(&rig, name), expected, "{name}");
     }
     for (line, wanted) in [
-        ("ADD --checksum=sha256:0000 t.tgz /x/", "`--checksum` is for what is downloaded"),
-        ("COPY https://example.com/x /x/", "it is not local"),
+        ("ADD --checksum=sha256:0000 t.tgz /x/", "`--checksum` needs exactly one source, a URL or a repository"),
+        ("COPY https://example.com/x /x/", "COPY can't download"),
     ] {
         let ran = rig.try_build("wrong", &format!("FROM scratch\n{line}\n"));
         assert!(ran.code != Some(0) && ran.stderr.contains(wanted) && ran.stderr.contains("Dockerfile.wrong:2"), "{line}: {ran}");

@@ -1,7 +1,11 @@
 //! `rootling build`.
 
+mod attributes;
 mod check;
+mod compat;
 mod image_options;
+mod outputs;
+mod run_options;
 mod timeline;
 
 use std::collections::BTreeMap;
@@ -9,6 +13,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use self::check::Task;
 use crate::build::{self, Bases, Cache, Execution, Failed, Request};
 use crate::cli::environment::Environment;
 use crate::cli::pull::RegistryArguments;
@@ -18,6 +23,8 @@ use crate::cli::timeline::Recorder;
 use crate::error::{Error, Result, quote_path};
 use crate::oci::{Platform, Reference};
 use image_options::EPOCH;
+
+pub use outputs::docker_socket;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -37,11 +44,14 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
     /// Execute every step, whatever is remembered
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, action = clap::ArgAction::Set)]
     no_cache: bool,
-    /// Ask the registry for a newer base image
-    #[arg(long)]
-    pull: bool,
+    /// When to ask the registry for a newer base image
+    #[arg(long, value_enum, value_name = "POLICY", num_args = 0..=1, require_equals = true, default_missing_value = "always", default_value = "missing")]
+    pull: compat::PullPolicy,
+    /// The same as --pull=always
+    #[arg(long, hide = true)]
+    pull_always: bool,
     /// Write the image ID to a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
@@ -71,20 +81,32 @@ pub struct Arguments {
     #[command(flatten)]
     image: image_options::ImageArguments,
     #[command(flatten)]
+    compat: compat::CompatArguments,
+    #[command(flatten)]
+    outputs: outputs::OutputArguments,
+    #[command(flatten)]
+    run: run_options::RunOptions,
+    #[command(flatten)]
     registry: RegistryArguments,
     #[command(flatten)]
     timeline: timeline::TimelineArguments,
 }
 
-pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
+pub fn execute(mut arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
     let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
-    if arguments.check.parse_only() {
-        let text = dockerfile(&arguments)?;
-        return arguments.check.print_tree(&text.name, &text.source).map(|()| ExitCode::SUCCESS);
+    match arguments.check.task()? {
+        Task::Build => {}
+        Task::Parse => {
+            let text = dockerfile(&arguments)?;
+            return arguments.check.print_tree(&text.name, &text.source).map(|()| ExitCode::SUCCESS);
+        }
+        Task::Check => return check(&arguments, environment),
     }
     let printer = Printer::new(progress);
+    let outputs = arguments.outputs.parse(&mut arguments.tag, environment)?;
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
     arguments.timeline.check()?;
+    arguments.compat.check(&printer)?;
     let store = environment.store()?;
     let request = request(&arguments, environment, &store)?;
     let client = arguments.registry.client(environment);
@@ -99,13 +121,28 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     if let Some(path) = &arguments.iidfile {
         std::fs::write(path, built.id().to_string()).map_err(|e| Error::io("write", path, e))?;
     }
-    if progress == Progress::Quiet {
+    outputs.write(&store, &client, &built, &printer)?;
+    if progress == Progress::Quiet && !outputs.write_stream() {
         render::result(&built.id().to_string());
-    } else {
+    } else if progress != Progress::Quiet {
         let names: Vec<String> = request.tags.iter().map(Reference::familiar).collect();
         render::note(&format!("built {} {}", names.join(", "), built.id().short()).replace("  ", " "));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn check(arguments: &Arguments, environment: &Environment) -> Result<ExitCode> {
+    let text = dockerfile(arguments)?;
+    let ignore = text.ignore()?;
+    let surroundings = check::Surroundings {
+        environment,
+        client: &arguments.registry.client(environment),
+        ignore: ignore.as_ref(),
+        target: arguments.target.as_deref(),
+        arguments: &build_arguments(&arguments.build_arg, environment)?,
+        platform: &platforms(&arguments.platform)[0],
+    };
+    arguments.check.print_findings(&text.name, &text.source, &surroundings)
 }
 
 /// A Dockerfile and where it was found.
@@ -116,6 +153,13 @@ struct Text {
     path: Option<PathBuf>,
     /// The build context; `None` if there is none.
     context: Option<PathBuf>,
+}
+
+impl Text {
+    /// The ignore file's text and name, if there is one.
+    fn ignore(&self) -> Result<Option<(String, String)>> {
+        self.context.as_deref().map_or(Ok(None), |context| build::ignore_file(context, self.path.as_deref()))
+    }
 }
 
 fn dockerfile(arguments: &Arguments) -> Result<Text> {
@@ -138,17 +182,15 @@ fn dockerfile(arguments: &Arguments) -> Result<Text> {
 }
 
 fn request(arguments: &Arguments, environment: &Environment, store: &crate::store::Store) -> Result<Request> {
-    let Text { name, source, path, context } = dockerfile(arguments)?;
+    let text = dockerfile(arguments)?;
+    let ignore = text.ignore()?;
+    let Text { name, source, context, .. } = text;
     let mut build_args = build_arguments(&arguments.build_arg, environment)?;
     // As docker buildx: who sets the variable means the Dockerfile's ARG of that name too.
     if let Some(epoch) = environment.variable(EPOCH) {
         build_args.entry(EPOCH.into()).or_insert_with(|| epoch.to_owned());
     }
     let times = arguments.image.times(build_args.get(EPOCH).map(String::as_str))?;
-    let ignore = match &context {
-        Some(context) => build::ignore_file(context, path.as_deref())?,
-        None => None,
-    };
     Ok(Request {
         name,
         source,
@@ -160,9 +202,10 @@ fn request(arguments: &Arguments, environment: &Environment, store: &crate::stor
         platforms: platforms(&arguments.platform),
         width: arguments.jobs.map_or_else(|| environment.processors(), std::num::NonZero::get),
         cache: if arguments.no_cache { Cache::Ignore } else { Cache::Use },
-        bases: if arguments.pull { Bases::Pull } else { Bases::LocalFirst },
+        bases: if arguments.pull_always { Bases::Pull } else { arguments.pull.into() },
         emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
         workspace: crate::cli::info::workspace(store, environment)?,
+        surroundings: arguments.run.surroundings(environment)?,
         proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         programs: environment.programs(),
         times,
