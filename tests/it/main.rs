@@ -4,6 +4,7 @@
 //! missing skips with a reason, which is a failure under `CI=true`.
 
 mod build;
+mod cache_mounts;
 mod check;
 mod concurrency;
 mod corpus;
