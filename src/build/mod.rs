@@ -126,6 +126,8 @@ pub enum Bases {
     LocalFirst,
     /// Always asked for at the registry.
     Pull,
+    /// From storage; nothing is pulled.
+    LocalOnly,
 }
 
 /// A finished build.
