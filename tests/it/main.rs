@@ -5,6 +5,7 @@
 
 mod build;
 mod cache;
+mod cache_mounts;
 mod check;
 mod concurrency;
 mod corpus;
