@@ -12,6 +12,8 @@ mod copy;
 mod engine;
 mod image;
 mod key;
+mod mounts;
+mod origin;
 mod passwd;
 mod plan;
 mod remote;
@@ -24,6 +26,7 @@ mod squash;
 mod state;
 mod step;
 mod stop;
+mod surroundings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -43,6 +46,7 @@ pub use passwd::{Accounts, Identity};
 pub use run::{emulation, file as file_mount};
 pub use scope::PREDEFINED as PREDEFINED_ARGUMENTS;
 pub use state::DEFAULT_PATH;
+pub use surroundings::{Agent, Resolution, Secret, Surroundings};
 
 /// Everything a build depends on, as plain data.
 pub struct Request {
@@ -72,6 +76,8 @@ pub struct Request {
     pub emulation: rootemu::Mode,
     /// How RUN gets its tree.
     pub workspace: WorkspaceKind,
+    /// What RUN sees of the machine.
+    pub surroundings: Surroundings,
     /// Proxy variables of the machine, for RUN.
     pub proxies: BTreeMap<String, String>,
     /// What the image gets besides what the Dockerfile says.
@@ -120,6 +126,8 @@ pub enum Bases {
     LocalFirst,
     /// Always asked for at the registry.
     Pull,
+    /// From storage; nothing is pulled.
+    LocalOnly,
 }
 
 /// A finished build.

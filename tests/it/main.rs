@@ -4,6 +4,7 @@
 //! missing skips with a reason, which is a failure under `CI=true`.
 
 mod build;
+mod cache_mounts;
 mod check;
 mod concurrency;
 mod corpus;
@@ -12,6 +13,7 @@ mod fulldisk;
 mod hostile;
 mod image_options;
 mod kill;
+mod mounts;
 mod outputs;
 mod platforms;
 mod push;
@@ -20,6 +22,7 @@ mod remote;
 mod reproducible;
 mod rig;
 mod run;
+mod secrets;
 mod served;
 mod stages;
 mod timeline;
