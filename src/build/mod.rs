@@ -7,9 +7,11 @@ mod cache;
 mod chmod;
 mod config_step;
 mod context;
+mod contexts;
 mod copy;
 mod engine;
 mod key;
+mod location;
 mod passwd;
 mod plan;
 mod remote;
@@ -23,7 +25,6 @@ mod step;
 mod stop;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use crate::dockerfile;
 use crate::error::Result;
@@ -33,8 +34,10 @@ use crate::rootemu;
 use crate::store::{StepRecord, Store, WorkspaceKind};
 use crate::transfer;
 
-pub use context::{ignore_file, read_text};
+pub use context::{ignore_file, ignore_in, read_text};
+pub use location::{Fetcher, ImageFile, Location, Opened, Tree, named_contexts, open_stream};
 pub use passwd::{Accounts, Identity};
+pub use remote::is_web;
 pub use run::{emulation, file as file_mount};
 pub use scope::PREDEFINED as PREDEFINED_ARGUMENTS;
 pub use state::DEFAULT_PATH;
@@ -48,8 +51,10 @@ pub struct Request {
     pub name: String,
     /// The Dockerfile.
     pub source: Vec<u8>,
-    /// The build context; `None` when the Dockerfile came from standard input alone.
-    pub context: Option<PathBuf>,
+    /// The build context; `None` when the Dockerfile came alone.
+    pub context: Option<Tree>,
+    /// Trees and images in the place of stages and images of these names (see [`named_contexts`]).
+    pub contexts: BTreeMap<String, Location>,
     /// The text of the ignore file and its name.
     pub ignore: Option<(String, String)>,
     /// Names for the image.

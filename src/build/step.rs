@@ -116,7 +116,9 @@ impl Engine<'_> {
         if !fetched.is_empty() {
             key.list(fetched.iter().map(Fetched::key));
         }
-        let default_owner = copy.from.is_none().then_some((0, 0));
+        // Files of contexts belong to root, whoever owns them where they are.
+        let of_context = copy.from.as_deref().is_none_or(|from| matches!(self.named_tree(from), Ok(Some(_))));
+        let default_owner = of_context.then_some((0, 0));
         let owner = chown.or(default_owner);
         self.cached(key.finish(), |engine| {
             let draft = engine.store.draft()?;
@@ -147,16 +149,18 @@ impl Engine<'_> {
         if copy.sources.is_empty() {
             return Ok((None, Selection::default(), Digest::of("")));
         }
-        let Some(from) = &copy.from else {
+        let named = copy.from.as_deref().map(|from| self.named_tree(from)).transpose()?.flatten();
+        let (Some(from), None) = (&copy.from, named) else {
             let no_context = || Error::input("there is no build context").hint("give a directory: `rootling build -f - DIR`");
-            let context = self.context.ok_or_else(no_context)?;
+            let context = named.or(self.context).ok_or_else(no_context)?;
             let source = context.source();
             let selection = source.select(&copy.sources)?;
             let view = source.view.clone();
             let digest = selection.digest(&view, &mut |node| context.content(node))?;
             return Ok((Some(view), selection, digest));
         };
-        let stack = match find_stage(&self.plan.stages, from) {
+        let stage_index = if self.contexts.location(from).is_some() { None } else { find_stage(&self.plan.stages, from) };
+        let stack = match stage_index {
             Some(index) if index < stage.index => self.state(index)?.stack(),
             // A trigger of a base image can't know what there is.
             Some(_) => return Err(Error::input(format!("stage {} is not built before this one", quote(from)))),

@@ -6,6 +6,7 @@
 mod build;
 mod check;
 mod concurrency;
+mod contexts;
 mod corpus;
 mod formats;
 mod fulldisk;

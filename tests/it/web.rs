@@ -37,7 +37,8 @@ impl Web {
     }
 
     fn serve(rig: &Rig, tls: Option<(PathBuf, PathBuf)>) -> Option<Web> {
-        (needs("python3")?, needs("git")?);
+        needs("python3")?;
+        needs("git")?;
         let (root, log) = (rig.path("www"), rig.path("log"));
         fs::create_dir_all(&root).unwrap();
         fs::write(&log, "").unwrap();

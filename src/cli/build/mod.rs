@@ -1,11 +1,12 @@
 //! `rootling build`.
 
 mod check;
+mod source;
 mod timeline;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::build::{self, Bases, Cache, Request};
@@ -14,20 +15,16 @@ use crate::cli::pull::RegistryArguments;
 use crate::cli::render::{self, Printer, Progress};
 use crate::cli::run::EmulationArgument;
 use crate::cli::timeline::Recorder;
-use crate::error::{Error, Result, quote, quote_path};
+use crate::error::{Error, Result, quote};
 use crate::oci::{Platform, Reference};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Build context: a directory, or `-` for a Dockerfile on standard input without context
-    #[arg(value_name = "CONTEXT", default_value = ".")]
-    context: PathBuf,
+    #[command(flatten)]
+    source: source::SourceArguments,
     /// Name for the image; may be repeated
     #[arg(long, short, value_name = "NAME")]
     tag: Vec<Reference>,
-    /// Dockerfile, or `-` for standard input [default: CONTEXT/Dockerfile]
-    #[arg(long, short, value_name = "FILE")]
-    file: Option<PathBuf>,
     /// Stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
@@ -68,18 +65,19 @@ pub struct Arguments {
 
 pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
     let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
+    let printer = Printer::new(progress);
+    let means = source::Means { environment, registry: &arguments.registry, sink: &printer, store: OnceCell::new() };
     if arguments.check.parse_only() {
-        let text = dockerfile(&arguments)?;
+        let text = arguments.source.read(&means)?;
         return arguments.check.print_tree(&text.name, &text.source).map(|()| ExitCode::SUCCESS);
     }
-    let printer = Printer::new(progress);
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
     arguments.timeline.check()?;
-    let store = environment.store()?;
-    let request = request(&arguments, environment, &store)?;
+    let request = request(&arguments, environment, &means)?;
+    let store = means.store()?;
     let client = arguments.registry.client(environment);
     let recorder = Recorder::new(&printer);
-    let built = build::build(&store, &client, &request, &recorder);
+    let built = build::build(store, &client, &request, &recorder);
     let drawn = arguments.timeline.write(&recorder.finish(), &request);
     let built = built?;
     drawn?;
@@ -95,45 +93,14 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// A Dockerfile and where it was found.
-struct Text {
-    name: String,
-    source: Vec<u8>,
-    /// `None` for standard input.
-    path: Option<PathBuf>,
-    /// The build context; `None` if there is none.
-    context: Option<PathBuf>,
-}
-
-fn dockerfile(arguments: &Arguments) -> Result<Text> {
-    let dash = Path::new("-");
-    let stdin = arguments.file.as_deref() == Some(dash) || arguments.context == dash;
-    let context = (arguments.context != dash).then(|| arguments.context.clone());
-    if context.is_none() && arguments.file.as_deref().is_some_and(|file| file != dash) {
-        return Err(Error::input("both `--file` and a Dockerfile on standard input").hint("give a directory as context, or drop `--file`"));
-    }
-    if stdin {
-        return Ok(Text { name: "standard input".to_owned(), source: read_stdin()?, path: None, context });
-    }
-    let path = find_dockerfile(context.as_deref().unwrap_or(Path::new(".")), arguments.file.as_deref())?;
-    // With `-f <(generate)` a FIFO is as good as a file; in a context it would wait for ever.
-    if arguments.file.is_none() && !path.is_file() {
-        return Err(Error::input(format!("{} is not a regular file", quote_path(&path))));
-    }
-    let source = build::read_text(&path)?;
-    Ok(Text { name: path.display().to_string(), source, path: Some(path), context })
-}
-
-fn request(arguments: &Arguments, environment: &Environment, store: &crate::store::Store) -> Result<Request> {
-    let Text { name, source, path, context } = dockerfile(arguments)?;
-    let ignore = match &context {
-        Some(context) => build::ignore_file(context, path.as_deref())?,
-        None => None,
-    };
+fn request(arguments: &Arguments, environment: &Environment, means: &source::Means<'_>) -> Result<Request> {
+    let source::Text { name, source, context, ignore } = arguments.source.read(means)?;
+    let store = means.store()?;
     Ok(Request {
         name,
         source,
         context,
+        contexts: arguments.source.contexts()?,
         ignore,
         tags: arguments.tag.clone(),
         target: arguments.target.clone(),
@@ -158,31 +125,6 @@ fn platforms(given: &[Platform]) -> Vec<Platform> {
         }
     }
     if platforms.is_empty() { vec![Platform::host()] } else { platforms }
-}
-
-/// `-f FILE` as given, else `CONTEXT/Dockerfile`, else `CONTEXT/Containerfile` as podman has it.
-fn find_dockerfile(context: &Path, file: Option<&Path>) -> Result<PathBuf> {
-    if let Some(file) = file {
-        return Ok(file.to_path_buf());
-    }
-    if !context.is_dir() {
-        let error = Error::input(format!("the build context {} is not a directory", quote_path(context)));
-        return Err(error.hint("the last argument is the directory to build from; name the Dockerfile with `-f`"));
-    }
-    for name in ["Dockerfile", "Containerfile", "dockerfile"] {
-        let path = context.join(name);
-        if path.exists() {
-            return Ok(path);
-        }
-    }
-    Err(Error::input(format!("there is no Dockerfile in {}", quote_path(context)))
-        .hint("name it with `-f FILE`, or `-f -` for standard input"))
-}
-
-fn read_stdin() -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut bytes).map_err(|e| Error::os("can't read standard input", e))?;
-    Ok(bytes)
 }
 
 fn build_arguments(given: &[String], environment: &Environment) -> Result<BTreeMap<String, String>> {
