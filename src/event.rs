@@ -56,6 +56,8 @@ pub enum Outcome {
     Failed,
     /// Ended because something else failed.
     Stopped,
+    /// Not executed, since this is a dry run; nothing answers for it.
+    Planned,
 }
 
 /// A number no other step or transfer of this process has.

@@ -8,10 +8,10 @@ use crate::oci::{Platform, Reference, media_type};
 use crate::store::{Image, Store};
 use crate::transfer::{self, read::ReadRequest};
 
-use super::Bases;
 use super::engine::Engine;
 use super::location::{ImageFile, Location};
 use super::state::{State, StateLayer};
+use super::{Bases, Execution};
 
 /// The images of one build, each looked for once.
 #[derive(Default)]
@@ -57,6 +57,9 @@ fn by_name(engine: &Engine<'_>, name: &str, platform: &Platform) -> Result<Image
         return Ok(image);
     }
     let reference: Reference = name.parse()?;
+    if request.execution == Execution::Dry {
+        return Err(Error::with_kind(Kind::NotFound, format!("{} is not in storage, and a dry run pulls nothing", quote(name))));
+    }
     let options = transfer::PullOptions { platform: platform.clone() };
     match transfer::pull(store, engine.client, &reference, &options, engine.sink) {
         Ok(record) => store.load_image(&record),

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::error::{Error, Result, quote};
-use crate::oci::{Descriptor, DiffId, Platform, media_type};
+use crate::event::Outcome;
+use crate::oci::Platform;
 use crate::rootfs::view::View;
 use crate::rootfs::writer::LayerWriter;
-use crate::store::StepRecord;
 
 use super::context::{Context, ignore_in};
 use super::copy::{self, Archives, Destination};
 use super::engine::Engine;
 use super::key::Key;
 use super::location::{Fetcher, Location, Opened, context_name};
-use super::state::{State, StateLayer};
+use super::state::{Certainty, State};
 
 /// The named contexts of one build.
 #[derive(Default)]
@@ -81,34 +81,27 @@ impl<'a> Engine<'a> {
         let source = context.source();
         let selection = source.select(&["/".to_owned()])?;
         let content = selection.digest(source.view, &mut |node| context.content(node))?;
-        let key = Key::new(&content, "FROM context").finish();
+        let made = self.cached(Key::new(&content, "FROM context").finish(), |engine| {
+            let draft = engine.store.draft()?;
+            let mut writer = LayerWriter::create(draft.path(), View::new(Vec::new()))?.with_times(engine.request.times);
+            let request = copy::Request {
+                view: source.view,
+                selection: &selection,
+                destination: &Destination::new("/", "/"),
+                owner: Some((0, 0)),
+                archive_owner: None,
+                chmod: None,
+                archives: Archives::Copy,
+            };
+            copy::copy(&mut writer, &request)?;
+            writer.finish()?;
+            draft.commit_packed().map(Some)
+        })?;
         let mut state = State::scratch(platform);
-        let known = self.store.step_get(&key)?.and_then(|step| serde_json::from_value::<(DiffId, u64)>(step.value).ok());
-        let (diff_id, size) = match known {
-            Some(known) => known,
-            None => {
-                let draft = self.store.draft()?;
-                let mut writer = LayerWriter::create(draft.path(), View::new(Vec::new()))?;
-                let request = copy::Request {
-                    view: source.view,
-                    selection: &selection,
-                    destination: &Destination::new("/", "/"),
-                    owner: Some((0, 0)),
-                    archive_owner: None,
-                    chmod: None,
-                    archives: Archives::Copy,
-                };
-                copy::copy(&mut writer, &request)?;
-                writer.finish()?;
-                let layer = draft.commit_packed()?;
-                let value = serde_json::to_value((layer.diff_id, layer.size)).expect("plain data");
-                self.store.step_put(&key, &StepRecord { layers: vec![layer.diff_id], blobs: Vec::new(), value })?;
-                (layer.diff_id, layer.size)
-            }
-        };
-        let descriptor = Descriptor::new(media_type::OCI_LAYER, diff_id.0, size);
-        let line = format!("FROM {}", source.name);
-        state.record(None, line, Some(StateLayer { diff_id, descriptor }));
+        if made.outcome == Outcome::Planned {
+            state.certainty = Certainty::Guessed;
+        }
+        state.record(Some(made.created), format!("FROM {}", source.name), made.layer);
         Ok(state)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::dockerfile;
 use crate::dockerfile::ast::Dockerfile;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Outcome, Sink, next_id};
 use crate::oci::Platform;
 use crate::store::{Image, Store};
@@ -17,9 +17,9 @@ use super::contexts::Contexts;
 use super::location::context_name;
 use super::plan::{self, Base, Plan, Stage, locate};
 use super::schedule::{Job, Schedule};
-use super::state::State;
+use super::state::{Certainty, State};
 use super::stop::Stop;
-use super::{Request, resolve};
+use super::{Execution, Request, resolve};
 
 /// What a build works with.
 #[derive(Clone, Copy)]
@@ -169,7 +169,13 @@ impl Engine<'_> {
                 let triggers = parent.config.config.on_build.clone();
                 return Ok((parent.child(), triggers));
             }
-            Base::Image(name) => base::state(&self.image(name, &stage.platform)?),
+            Base::Image(name) => match self.image(name, &stage.platform) {
+                Err(error) if self.request.execution == Execution::Dry && error.kind() == Kind::NotFound => {
+                    self.sink.event(Event::Note(&error.to_string()));
+                    State { certainty: Certainty::Guessed, ..State::scratch(&stage.platform) }
+                }
+                image => base::state(&image?),
+            },
             Base::Context(name) => match self.named_tree(name)? {
                 Some(context) => return Ok((self.state_of_tree(context, &stage.platform)?, Vec::new())),
                 None => base::state(&self.image(name, &stage.platform)?),

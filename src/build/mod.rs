@@ -10,6 +10,7 @@ mod context;
 mod contexts;
 mod copy;
 mod engine;
+mod image;
 mod key;
 mod location;
 mod passwd;
@@ -20,30 +21,31 @@ mod run;
 mod schedule;
 mod scope;
 mod sources;
+mod squash;
 mod state;
 mod step;
 mod stop;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::dockerfile;
 use crate::error::Result;
 use crate::event::Sink;
-use crate::oci::{Descriptor, Digest, Index, Manifest, Platform, Reference, media_type};
+use crate::oci::{Descriptor, Digest, Platform, Reference};
 use crate::rootemu;
-use crate::store::{StepRecord, Store, WorkspaceKind};
+use crate::rootfs::meta::Times;
+use crate::store::{Store, WorkspaceKind};
 use crate::transfer;
 
 pub use context::{ignore_file, ignore_in, read_text};
+pub use image::{Additions, Annotation, Layers};
 pub use location::{Fetcher, ImageFile, Location, Opened, Tree, named_contexts, open_stream};
 pub use passwd::{Accounts, Identity};
 pub use remote::is_web;
 pub use run::{emulation, file as file_mount};
 pub use scope::PREDEFINED as PREDEFINED_ARGUMENTS;
 pub use state::DEFAULT_PATH;
-
-use key::Key;
-use state::State;
 
 /// Everything a build depends on, as plain data.
 pub struct Request {
@@ -77,8 +79,16 @@ pub struct Request {
     pub workspace: WorkspaceKind,
     /// Proxy variables of the machine, for RUN.
     pub proxies: BTreeMap<String, String>,
-    /// `SOURCE_DATE_EPOCH` in seconds: the time of all that is made.
-    pub epoch: Option<i64>,
+    /// What the image gets besides what the Dockerfile says.
+    pub additions: Additions,
+    /// What becomes of a stage whose command failed.
+    pub failed: Failed,
+    /// Whether anything is done.
+    pub execution: Execution,
+    /// Directories of this machine's programs (`PATH`): emulators of other architectures.
+    pub programs: Vec<PathBuf>,
+    /// What becomes of the times of files in new layers; a time set here is that of the image and its history too.
+    pub times: Times,
 }
 
 /// Whether old results answer for steps.
@@ -88,6 +98,24 @@ pub enum Cache {
     Use,
     /// No, but new results are remembered.
     Ignore,
+}
+
+/// Whether a build does anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Execution {
+    /// All that is needed.
+    Full,
+    /// Nothing: it is found out which steps are remembered.
+    Dry,
+}
+
+/// What becomes of a stage whose command failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// Nothing is left of it.
+    Drop,
+    /// It is an image, for its user to look around.
+    Keep,
 }
 
 /// Where bases come from.
@@ -135,51 +163,15 @@ impl Built {
 pub fn build(store: &Store, client: &transfer::Client, request: &Request, sink: &dyn Sink) -> Result<Built> {
     let file = dockerfile::parse(&request.name, &request.source)?;
     let states = engine::execute(engine::Means { store, client, request, sink }, &file)?;
-    finish(store, request, &states)
+    image::finish(store, request, states)
 }
 
-/// Writes configs, manifests and names.
-fn finish(store: &Store, request: &Request, states: &[State]) -> Result<Built> {
-    let images = states.iter().map(|state| image(store, request, state)).collect::<Result<Vec<_>>>()?;
-    let index = match images.as_slice() {
-        [_] => None,
-        several => {
-            let index = Index::oci(several.iter().map(BuiltImage::descriptor).collect()).to_bytes();
-            Some(Descriptor::new(media_type::OCI_INDEX, store.put_blob(&index)?, index.len() as u64))
-        }
-    };
-    let names = match (request.tags.as_slice(), &index) {
-        ([], Some(index)) => vec![unnamed(&index.digest)?],
-        ([], None) => vec![unnamed(&images[0].manifest.digest)?],
-        (tags, _) => tags.to_vec(),
-    };
-    for name in &names {
-        match &index {
-            // The name alone means the image that runs here, if there is one.
-            Some(index) => store.put_index(name, index, &Platform::host())?,
-            None => store.put_image(name, &images[0].manifest, None)?,
-        };
-    }
-    Ok(Built { images, index, names })
-}
-
-fn image(store: &Store, request: &Request, state: &State) -> Result<BuiltImage> {
-    let created = created(store, request, state)?;
-    let config = state.image_config(&created);
-    let platform = config.platform();
-    let config = config.to_bytes();
-    let id = store.put_blob(&config)?;
-    let descriptor = Descriptor::new(media_type::OCI_CONFIG, id, config.len() as u64);
-    let manifest = Manifest::oci(descriptor, state.layers.iter().map(|layer| layer.descriptor.clone()).collect()).to_bytes();
-    let manifest = Descriptor::new(media_type::OCI_MANIFEST, store.put_blob(&manifest)?, manifest.len() as u64);
-    Ok(BuiltImage { platform, manifest, id })
-}
-
-impl BuiltImage {
-    /// As an index names it.
-    fn descriptor(&self) -> Descriptor {
-        Descriptor { platform: Some(self.platform.clone()), ..self.manifest.clone() }
-    }
+/// Goes through all steps without executing or pulling anything; the events say which would be executed.
+///
+/// Errors: as [`build`]'s, as far as they can be foreseen.
+pub fn rehearse(store: &Store, client: &transfer::Client, request: &Request, sink: &dyn Sink) -> Result<()> {
+    let file = dockerfile::parse(&request.name, &request.source)?;
+    engine::execute(engine::Means { store, client, request, sink }, &file).map(drop)
 }
 
 /// The name of an image that was given none: it can be found by its ID only.
@@ -194,27 +186,6 @@ pub fn is_unnamed(reference: &Reference) -> bool {
 
 const UNNAMED: &str = "localhost/unnamed";
 
-/// When the image was made: the epoch if one is given, else the time remembered for this very config, else now.
-///
-/// Remembering makes an unchanged rebuild give the same image; a config differs from itself only in its times.
-fn created(store: &Store, request: &Request, state: &State) -> Result<String> {
-    if let Some(epoch) = request.epoch {
-        return timestamp(epoch);
-    }
-    let mut key = Key::new(&state.chain(), "created");
-    key.field(state.undated_config().to_bytes());
-    let key = key.finish();
-    if request.cache == Cache::Use
-        && let Some(record) = store.step_get(&key)?
-        && let Some(created) = record.value.as_str()
-    {
-        return Ok(created.to_owned());
-    }
-    let now = now();
-    store.step_put(&key, &StepRecord { layers: state.stack(), blobs: Vec::new(), value: now.clone().into() })?;
-    Ok(now)
-}
-
 /// The present time as configs have it (RFC 3339).
 fn now() -> String {
     jiff::Timestamp::now().to_string()
@@ -223,5 +194,5 @@ fn now() -> String {
 /// Seconds since 1970 as configs have it.
 fn timestamp(seconds: i64) -> Result<String> {
     let time = jiff::Timestamp::from_second(seconds);
-    time.map(|time| time.to_string()).map_err(|e| crate::error::Error::input("SOURCE_DATE_EPOCH is out of range").cause(e))
+    time.map(|time| time.to_string()).map_err(|e| crate::error::Error::input("the time of the build is out of range").cause(e))
 }

@@ -11,15 +11,21 @@ use crate::rootfs::view::View;
 use crate::sandbox::{
     self, Access, Capabilities, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio,
 };
-use crate::store::{CommitOptions, Layer, WorkspaceRoot};
+use crate::store::{CommitOptions, Layer, Workspace, WorkspaceRoot};
 
+use super::Failed;
 use super::engine::Engine;
+use super::image::keep_failed;
 use super::passwd::{Accounts, Identity};
 use super::resolve::{Command, Network};
-use super::state::{DEFAULT_PATH, State};
+use super::state::{DEFAULT_PATH, State, StateLayer};
 
 /// The host name every step sees, so that none depends on the machine.
 const HOSTNAME: &str = "rootling";
+
+/// What helps where a foreign program did not run and the kernel had something to say.
+const FOREIGN: &str =
+    "programs of another architecture need Linux 6.7 or later, or an administrator who registers qemu-user-static for all";
 
 /// Where a program given in the Dockerfile is put, as BuildKit does.
 const SCRIPTS: &str = "/dev/pipes";
@@ -47,19 +53,29 @@ pub fn run(engine: &Engine<'_>, state: &State, command: &Command, id: u64) -> Re
     for notice in &status.notices {
         engine.sink.event(Event::Warning(notice));
     }
-    check(status.exit, command)?;
     let report = status.emulation.as_ref().map(Report::from_value).transpose()?.unwrap_or_default();
-    workspace.commit(&CommitOptions { overrides: report.overrides(), newest: engine.request.epoch })
+    let options = CommitOptions { overrides: report.overrides(), times: engine.request.times };
+    let result = check(status.exit, command).map_err(|error| match spec.binfmt.is_empty() {
+        false if !status.notices.is_empty() => error.hint(FOREIGN),
+        _ => error,
+    });
+    match (result, engine.request.failed) {
+        (Ok(()), _) => workspace.commit(&options),
+        (Err(error), Failed::Drop) => Err(error),
+        (Err(error), Failed::Keep) => Err(kept(engine, state, workspace, &options, error)),
+    }
 }
 
-fn spec(
-    engine: &Engine<'_>,
-    state: &State,
-    command: &Command,
-    identity: &Identity,
-    workspace: &crate::store::Workspace,
-    view: &View,
-) -> Result<Spec> {
+/// Keeps what a failed command left, and tells how to get there.
+fn kept(engine: &Engine<'_>, state: &State, workspace: Workspace, options: &CommitOptions, error: Error) -> Error {
+    let layer = workspace.commit(options).map(|layer| layer.map(|layer| StateLayer::made((layer.diff_id, layer.size))));
+    match layer.and_then(|layer| keep_failed(engine.store, state, layer)) {
+        Ok(name) => error.hint(format!("look around: `rootling run --write --root-emulation {}`", name.familiar())),
+        Err(why) => error.hint(format!("what it left could not be kept: {why}")),
+    }
+}
+
+fn spec(engine: &Engine<'_>, state: &State, command: &Command, identity: &Identity, workspace: &Workspace, view: &View) -> Result<Spec> {
     let config = &state.config.config;
     let mut environment: BTreeMap<String, String> = engine.request.proxies.clone();
     for name in super::PREDEFINED_ARGUMENTS {
@@ -102,7 +118,7 @@ fn spec(
         devices: Devices::Minimal,
         capabilities: Capabilities::docker(),
         privileges: Privileges::Raisable,
-        binfmt: Vec::new(),
+        binfmt: sandbox::interpreters(&state.config.platform(), &engine.request.programs)?,
         emulation,
     })
 }

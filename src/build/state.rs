@@ -1,6 +1,6 @@
 //! What a stage has become so far: config, layers, variables.
 
-use crate::oci::{ChainId, Descriptor, DiffId, Digest, History, ImageConfig, Platform};
+use crate::oci::{ChainId, Descriptor, DiffId, Digest, History, ImageConfig, Platform, media_type};
 
 use super::scope::Scope;
 
@@ -13,8 +13,21 @@ pub struct State {
     pub layers: Vec<StateLayer>,
     /// ARG and ENV.
     pub scope: Scope,
+    /// How many of the layers, from the bottom, come from an image and not from this Dockerfile.
+    pub inherited: usize,
+    /// Whether the layers are all there: a dry run goes on without.
+    pub certainty: Certainty,
     /// What was this stage's own CMD: ENTRYPOINT drops an inherited one only.
     pub command: Command,
+}
+
+/// Whether a state is what a build would make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certainty {
+    /// Yes.
+    Known,
+    /// Layers are missing that a build would make first.
+    Guessed,
 }
 
 /// Where a stage's CMD comes from.
@@ -33,6 +46,13 @@ pub struct StateLayer {
     pub diff_id: DiffId,
     /// How the manifest names it: as it was pulled, or uncompressed if it was made here.
     pub descriptor: Descriptor,
+}
+
+impl StateLayer {
+    /// A layer made here, of this tar size: uncompressed in the manifest, since nobody asked for its compressed form yet.
+    pub fn made((diff_id, size): (DiffId, u64)) -> Self {
+        Self { diff_id, descriptor: Descriptor::new(media_type::OCI_LAYER, diff_id.0, size) }
+    }
 }
 
 /// The search path of images that set none (as docker's and BuildKit's).
@@ -59,7 +79,8 @@ impl State {
 
     fn on(config: ImageConfig, layers: Vec<StateLayer>) -> Self {
         let scope = Scope::of_image(&config.config.env);
-        Self { config, layers, scope, command: Command::Inherited }
+        let inherited = layers.len();
+        Self { config, layers, inherited, scope, certainty: Certainty::Known, command: Command::Inherited }
     }
 
     /// What a stage that starts from this one starts with; ONBUILD triggers don't pass on, arguments do.
@@ -76,6 +97,21 @@ impl State {
         self.layers.extend(layer);
         let author = self.config.author.clone();
         self.config.history.push(History { created, created_by: Some(created_by), empty_layer, author, ..History::default() });
+    }
+
+    /// Puts one layer, or none, in the place of all from the one numbered `first`.
+    pub fn squash(&mut self, first: usize, layer: Option<StateLayer>) {
+        let count = self.layers.len() - first;
+        self.layers.truncate(first);
+        self.layers.extend(layer.clone());
+        // From the youngest entry on, those that had the layers lose them.
+        for entry in self.config.history.iter_mut().rev().filter(|entry| !entry.empty_layer).take(count) {
+            entry.empty_layer = true;
+        }
+        if layer.is_some() {
+            let comment = Some(format!("{count} layers squashed"));
+            self.config.history.push(History { comment, ..History::default() });
+        }
     }
 
     /// What stands for the file system in cache keys: the chain ID. A step whose result did not change costs the steps after it nothing.

@@ -20,8 +20,8 @@ use super::plan::{Stage, find_stage, locate};
 use super::remote::{self, Fetched};
 use super::resolve::{self, Action, Copy, Resolver};
 use super::sources::{Selection, Source};
-use super::state::State;
-use super::{config_step, run};
+use super::state::{Certainty, State};
+use super::{Execution, config_step, run};
 
 impl Engine<'_> {
     /// Does one instruction of a stage.
@@ -59,6 +59,11 @@ impl Engine<'_> {
                 }
                 return Ok(Outcome::Done);
             }
+            Action::Workdir(path) if state.certainty == Certainty::Guessed => {
+                state.config.config.working_dir.clone_from(path);
+                (Made::planned(), format!("WORKDIR {path}"))
+            }
+            _ if self.is_guess(state, &action) => (Made::planned(), hide_credentials(&instruction.original)),
             Action::Run(command) => (self.run(state, command, id)?, resolve::run_history(state, command)),
             Action::Copy(copy) => (self.copy(stage, state, copy)?, hide_credentials(&instruction.original)),
             Action::Workdir(path) => {
@@ -68,8 +73,22 @@ impl Engine<'_> {
             }
         };
         let outcome = made.outcome;
+        if outcome == Outcome::Planned {
+            state.certainty = Certainty::Guessed;
+        }
         state.record(Some(made.created), history, made.layer);
         Ok(outcome)
+    }
+
+    /// Whether a dry run can't know what the step would be: what it stands on or copies from would be made first.
+    fn is_guess(&self, state: &State, action: &Action) -> bool {
+        // What others have now is not asked for either.
+        if matches!(action, Action::Copy(copy) if !copy.remotes.is_empty()) && self.request.execution == Execution::Dry {
+            return true;
+        }
+        let Action::Copy(Copy { from: Some(from), .. }) = action else { return state.certainty == Certainty::Guessed };
+        let source = find_stage(&self.plan.stages, from).and_then(|index| self.state(index).ok());
+        state.certainty == Certainty::Guessed || source.is_some_and(|source| source.certainty == Certainty::Guessed)
     }
 
     fn run(&self, state: &State, command: &resolve::Command, id: u64) -> Result<Made> {
@@ -97,7 +116,7 @@ impl Engine<'_> {
                 None => {}
             }
             let draft = engine.store.draft()?;
-            let mut writer = LayerWriter::create(draft.path(), view)?;
+            let mut writer = LayerWriter::create(draft.path(), view)?.with_times(engine.request.times);
             writer.make_dirs(&target, 0o755, uid, gid, None)?;
             writer.finish()?;
             draft.commit_packed().map(Some)
@@ -122,7 +141,7 @@ impl Engine<'_> {
         let owner = chown.or(default_owner);
         self.cached(key.finish(), |engine| {
             let draft = engine.store.draft()?;
-            let mut writer = LayerWriter::create(draft.path(), view)?;
+            let mut writer = LayerWriter::create(draft.path(), view)?.with_times(engine.request.times);
             if let Some(source_view) = &source_view {
                 let request = copy::Request {
                     view: source_view,
@@ -137,7 +156,7 @@ impl Engine<'_> {
             }
             let place = remote::Place { copy, chown };
             fetched.iter().try_for_each(|fetched| fetched.write(engine, &mut writer, &place))?;
-            let now = engine.request.epoch.unwrap_or_else(|| jiff::Timestamp::now().as_second());
+            let now = engine.request.times.epoch().unwrap_or_else(|| jiff::Timestamp::now().as_second());
             write_inline(&mut writer, copy, owner.unwrap_or_default(), Mtime::from_secs(now))?;
             let written = writer.finish()?;
             if written.empty { Ok(None) } else { draft.commit_packed().map(Some) }

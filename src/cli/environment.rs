@@ -74,6 +74,13 @@ impl Environment {
         slurm.map_or(machine, |given: usize| machine.min(given.max(1)))
     }
 
+    /// The directories of `$PATH`.
+    pub fn programs(&self) -> Vec<PathBuf> {
+        self.variable("PATH")
+            .map(|path| std::env::split_paths(path).filter(|directory| directory.is_absolute()).collect())
+            .unwrap_or_default()
+    }
+
     /// `$HOME`.
     pub fn home(&self) -> Option<PathBuf> {
         self.variable("HOME").map(PathBuf::from)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::environment::Environment;
 use crate::error::{Error, Kind, Result};
+use crate::oci::Platform;
 use crate::rootfs::compress::Compression;
 use crate::rootfs::view::View;
 use crate::transfer;
@@ -13,6 +14,9 @@ pub struct Arguments {
     /// Name or ID of an image
     #[arg(value_name = "IMAGE")]
     image: String,
+    /// Which of a name's images [default: this machine's, else the first]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     /// File to write, `-` for standard output
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
@@ -48,7 +52,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         return Err(Error::input("not writing a tarball to a terminal").hint("redirect it, or name a file with `--output`"));
     }
     let store = environment.store()?;
-    let image = store.load_image(&store.find_image(&arguments.image)?)?;
+    let image = store.load_image(&store.find_platform(&arguments.image, arguments.platform.as_ref())?)?;
     let view = View::new(store.stack(&image.config.rootfs.diff_ids)?);
     if stdout {
         return match transfer::export_to(&view, std::io::stdout().lock(), compression, arguments.level) {

@@ -5,12 +5,16 @@ use serde_json::json;
 use super::environment::Environment;
 use super::{Format, render};
 use crate::error::Result;
+use crate::oci::Platform;
 
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Name or ID of an image
     #[arg(value_name = "IMAGE")]
     image: String,
+    /// Which of a name's images [default: this machine's, else the first]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -24,7 +28,7 @@ const SHOWN: usize = 80;
 
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let store = environment.store()?;
-    let image = store.load_image(&store.find_image(&arguments.image)?)?;
+    let image = store.load_image(&store.find_platform(&arguments.image, arguments.platform.as_ref())?)?;
     let mut layers = image.config.rootfs.diff_ids.iter();
     let mut entries = Vec::new();
     for entry in &image.config.history {

@@ -5,12 +5,16 @@ use serde_json::{Value, json};
 use super::environment::Environment;
 use super::render;
 use crate::error::Result;
+use crate::oci::Platform;
 
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Names or IDs of images
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
+    /// Which of a name's images [default: this machine's, else the first]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     /// `json` prints a list of all there is to know; `config` and `manifest` print that document as it is stored
     #[arg(long, value_enum, default_value_t = View::Json)]
     format: View,
@@ -30,7 +34,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let store = environment.store()?;
     let mut list: Vec<Value> = Vec::new();
     for name in &arguments.images {
-        let image = store.load_image(&store.find_image(name)?)?;
+        let image = store.load_image(&store.find_platform(name, arguments.platform.as_ref())?)?;
         match arguments.format {
             View::Config => render::result(&String::from_utf8_lossy(&store.read_blob(&image.manifest.config.digest, DOCUMENT_LIMIT)?)),
             View::Manifest => render::result(&String::from_utf8_lossy(&store.read_blob(&image.record.manifest.digest, DOCUMENT_LIMIT)?)),

@@ -1,6 +1,7 @@
 //! `rootling pull`, and the options that all commands with a registry share.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::environment::Environment;
 use super::render::{self, Printer, Progress};
@@ -36,6 +37,26 @@ pub struct RegistryArguments {
     /// File with credentials [default: $REGISTRY_AUTH_FILE, then podman's and docker's places]
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
+    /// How often to try again when a registry does not answer [default: 5]
+    #[arg(long, value_name = "N")]
+    retry: Option<u32>,
+    /// Wait before the first new attempt, such as `2s`; doubles each time [default: 0.4 s]
+    #[arg(long, value_name = "TIME", value_parser = pause)]
+    retry_delay: Option<Duration>,
+}
+
+/// A time with its unit, as docker and podman write it (Go's `time.ParseDuration`, one unit).
+fn pause(text: &str) -> std::result::Result<Duration, String> {
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let factor = match &text[split..] {
+        "ms" => 0.001,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        unit => return Err(format!("unknown unit `{unit}`; write a number and ms, s, m or h")),
+    };
+    let number: f64 = text[..split].parse().map_err(|_| "write a number and ms, s, m or h".to_owned())?;
+    Duration::try_from_secs_f64(number * factor).map_err(|e| e.to_string())
 }
 
 impl RegistryArguments {
@@ -49,6 +70,8 @@ impl RegistryArguments {
             config_home: environment.variable("XDG_CONFIG_HOME").map(PathBuf::from),
             registries_conf: environment.variable("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from),
             home: environment.home(),
+            attempts: self.retry.map(|again| again.saturating_add(1)),
+            first_delay: self.retry_delay,
             git: GitSettings {
                 search_path: environment.variable("PATH").map(str::to_owned),
                 ssh_agent: environment.variable("SSH_AUTH_SOCK").map(str::to_owned),

@@ -262,6 +262,7 @@ impl Sink for Printer {
                     // Instant steps say enough by being there.
                     Outcome::Done if elapsed < Duration::from_millis(500) => {}
                     Outcome::Done => self.line(&format!("{DIM}[{}] {}{DIM:#}", step.name, duration(elapsed))),
+                    Outcome::Planned => self.line(&format!("{YELLOW}[{}] would be executed{YELLOW:#}", step.name)),
                     Outcome::Stopped => self.line(&format!("{DIM}[{}] stopped{DIM:#}", step.name)),
                     Outcome::Failed => self.line(&format!("{RED}[{}] failed{RED:#}", step.name)),
                 }

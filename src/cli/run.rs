@@ -9,7 +9,7 @@ use super::environment::Environment;
 use super::{info, render};
 use crate::build::{Accounts, DEFAULT_PATH, Identity, emulation, file_mount};
 use crate::error::{Error, Result, quote, quote_path};
-use crate::oci::{Config, ImagePath};
+use crate::oci::{Config, ImagePath, Platform};
 use crate::rootemu;
 use crate::rootfs::record::Record;
 use crate::rootfs::view::{Follow, LayerDir, View};
@@ -54,6 +54,9 @@ pub struct Arguments {
     /// Be root, or another user, as RUN is [default: none, or consistent where a user is named]
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "consistent")]
     root_emulation: Option<EmulationArgument>,
+    /// Which of a name's images [default: this machine's, else the first]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     /// Network to see
     #[arg(long, value_enum, default_value_t = NetworkArgument::Host)]
     network: NetworkArgument,
@@ -118,6 +121,8 @@ enum PidArgument {
 /// An image made ready to run: its tree as layers, and how to mount it.
 struct Target {
     config: Config,
+    /// What an image says that it runs on.
+    platform: Option<Platform>,
     view: View,
     root: Root,
     /// What a store has handed out stays until it is dropped, whoever prunes meanwhile.
@@ -137,15 +142,8 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     for bind in &arguments.bind {
         mounts.push(parse_bind(bind)?);
     }
-    // Without a name there is one user, the caller, and nothing to tell apart; with one, who owns what begins to matter.
-    let named = arguments.user.is_some() || !target.config.user.is_empty();
-    let default = if named { EmulationArgument::Consistent } else { EmulationArgument::None };
-    let mode = info::emulation(target.store.as_ref(), arguments.root_emulation.unwrap_or(default).into())?;
-    let (id_map, emulation) = if mode == rootemu::Mode::None {
-        (IdMap { inside_uid: identity.uid, inside_gid: identity.gid }, None)
-    } else {
-        (IdMap::ROOT, emulation(mode, &identity, &target.view)?)
-    };
+    let binfmt = target.platform.as_ref().map_or(Ok(Vec::new()), |platform| sandbox::interpreters(platform, &environment.programs()))?;
+    let (id_map, emulation) = emulated(&arguments, &target, &identity, &binfmt)?;
     let spec = Spec {
         root: target.root.clone(),
         id_map,
@@ -161,13 +159,17 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
             NetworkArgument::Host => sandbox::Network::Host,
             NetworkArgument::None => sandbox::Network::None,
         },
-        // An emulated command needs a watcher beside it, which a namespace of processes makes sure of.
-        pid: if emulation.is_some() || arguments.pid == PidArgument::Private { Namespace::Private } else { Namespace::Host },
+        // An emulated command needs a watcher beside it, which a namespace of processes makes sure of; interpreters need its /proc.
+        pid: if emulation.is_some() || !binfmt.is_empty() || arguments.pid == PidArgument::Private {
+            Namespace::Private
+        } else {
+            Namespace::Host
+        },
         ipc: Namespace::Host,
         devices: Devices::Host,
         capabilities: Capabilities::docker(),
         privileges: Privileges::Raisable,
-        binfmt: Vec::new(),
+        binfmt,
         emulation,
     };
     let io = Stdio { stdin: Stream::Inherit, stdout: Stream::Inherit, stderr: Stream::Inherit };
@@ -182,6 +184,22 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     Ok(ExitCode::from(code))
 }
 
+/// Who the command is, and how root is emulated for it.
+fn emulated(arguments: &Arguments, target: &Target, identity: &Identity, binfmt: &[String]) -> Result<(IdMap, Option<serde_json::Value>)> {
+    // Without a name there is one user, the caller, and nothing to tell apart; with one, who owns what begins to matter. Only root of
+    // the namespace may register interpreters, so that the caller must be emulated.
+    let named = arguments.user.is_some() || !target.config.user.is_empty();
+    let default = if named || !binfmt.is_empty() { EmulationArgument::Consistent } else { EmulationArgument::None };
+    let mode = info::emulation(target.store.as_ref(), arguments.root_emulation.unwrap_or(default).into())?;
+    if mode == rootemu::Mode::None && !binfmt.is_empty() {
+        Ok((IdMap::ROOT, None))
+    } else if mode == rootemu::Mode::None {
+        Ok((IdMap { inside_uid: identity.uid, inside_gid: identity.gid }, None))
+    } else {
+        Ok((IdMap::ROOT, emulation(mode, identity, &target.view)?))
+    }
+}
+
 fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
     let path = Path::new(arguments.image());
     if arguments.image().contains('/') && path.is_dir() {
@@ -192,17 +210,18 @@ fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
         } else {
             Root::Directory { path, access: Access::ReadOnly }
         };
-        return Ok(Target { config: Config::default(), view: View::new(vec![layer]), root, store: None });
+        return Ok(Target { config: Config::default(), platform: None, view: View::new(vec![layer]), root, store: None });
     }
     if arguments.image().starts_with(['/', '.']) {
         let error = Error::input(format!("{} is not a directory", quote(arguments.image())));
         return Err(error.hint("to run an image, name it; to run a tree, give its root directory"));
     }
     let store = environment.store()?;
-    let image = store.load_image(&store.find_image(arguments.image())?)?;
+    let image = store.load_image(&store.find_platform(arguments.image(), arguments.platform.as_ref())?)?;
+    let platform = Some(image.config.platform());
     let stack = &image.config.rootfs.diff_ids;
     let (view, root) = root(&store, environment, stack, arguments)?;
-    Ok(Target { config: image.config.config, view, root, store: Some(store) })
+    Ok(Target { config: image.config.config, platform, view, root, store: Some(store) })
 }
 
 fn root(store: &Store, environment: &Environment, stack: &[crate::oci::DiffId], arguments: &Arguments) -> Result<(View, Root)> {

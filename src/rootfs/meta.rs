@@ -78,6 +78,37 @@ impl Mtime {
     }
 }
 
+/// What becomes of the modification times of what a layer holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Times {
+    /// They stay.
+    #[default]
+    Kept,
+    /// Later ones become this, in seconds since 1970 (reproducible-builds.org, "SOURCE_DATE_EPOCH").
+    NoLaterThan(i64),
+    /// All become this, in seconds since 1970.
+    Exactly(i64),
+}
+
+impl Times {
+    /// The time something gets.
+    pub fn of(self, mtime: Mtime) -> Mtime {
+        match self {
+            Self::Kept => mtime,
+            Self::NoLaterThan(limit) => mtime.min(Mtime::from_secs(limit)),
+            Self::Exactly(time) => Mtime::from_secs(time),
+        }
+    }
+
+    /// The time that stands for now, if one is set.
+    pub fn epoch(self) -> Option<i64> {
+        match self {
+            Self::Kept => None,
+            Self::NoLaterThan(time) | Self::Exactly(time) => Some(time),
+        }
+    }
+}
+
 /// An entry's metadata as the image means it, not as the host's file system shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {

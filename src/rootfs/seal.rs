@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::entry;
-use super::meta::{Kind, Meta, OPAQUE_XATTR, OVERRIDE_XATTR, Override};
+use super::meta::{Kind, Meta, Mtime, OPAQUE_XATTR, OVERRIDE_XATTR, Override, Times};
 use super::record::Record;
 use crate::error::{Error, IoContext, Kind as ErrorKind, Result, from_io, quote};
 use crate::oci::ImagePath;
@@ -28,8 +28,8 @@ pub struct SealOptions {
     pub overrides: BTreeMap<ImagePath, Override>,
     /// The root directory's metadata when the step began. If it has not changed but for its time, the layer says nothing of the root.
     pub base_root: Option<Meta>,
-    /// The latest time that anything in the layer may have, in seconds since 1970 (SOURCE_DATE_EPOCH); what is later gets it.
-    pub newest: Option<i64>,
+    /// What becomes of modification times.
+    pub times: Times,
 }
 
 /// What was found.
@@ -116,7 +116,7 @@ impl Sealer<'_> {
                         self.record.overrides.insert(path.clone(), Override { device: None, ..*over });
                     }
                 }
-                self.clamp(Target::At(walk.dir(), &entry.name), &stat)
+                self.time(Target::At(walk.dir(), &entry.name), &stat)
             }
             _ => Ok(()),
         }
@@ -142,7 +142,7 @@ impl Sealer<'_> {
                 set => set.map_err(failed("record the mode"))?,
             }
         }
-        self.clamp(target, stat)
+        self.time(target, stat)
     }
 
     /// Removes overlayfs' xattrs and an override that is none; gives back a valid one.
@@ -167,11 +167,13 @@ impl Sealer<'_> {
         Ok(over)
     }
 
-    fn clamp(&self, target: Target<'_>, stat: &FileStat) -> Result<()> {
-        match self.options.newest {
-            Some(newest) if stat.mtime > (newest, 0) => set_mtime(target, (newest, 0)).map_err(failed("set the time")),
-            _ => Ok(()),
+    fn time(&self, target: Target<'_>, stat: &FileStat) -> Result<()> {
+        let (secs, nanos) = stat.mtime;
+        let time = self.options.times.of(Mtime { secs, nanos });
+        if (time.secs, time.nanos) == stat.mtime {
+            return Ok(());
         }
+        set_mtime(target, (time.secs, time.nanos)).map_err(failed("set the time"))
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::archive::{Archive, Body, Header};
-use super::meta::{Kind, Meta, Mtime};
+use super::meta::{Kind, Meta, Mtime, Times};
 use super::native::NativeTree;
 use super::unpack::{check_target, entry_path, malformed, write_content};
 use super::view::{Follow, LayerDir, Node, View};
@@ -47,6 +47,7 @@ pub struct LayerWriter {
     /// The base with the new layer on top.
     view: View,
     base_layers: usize,
+    times: Times,
     empty: bool,
 }
 
@@ -61,7 +62,13 @@ impl LayerWriter {
         let mut layers = base.layers().to_vec();
         let base_layers = layers.len();
         layers.push(LayerDir { fs: layer.join("fs"), record: tree.record.clone() });
-        Ok(Self { tree, view: View::new(layers), base_layers, empty: true })
+        Ok(Self { tree, view: View::new(layers), base_layers, times: Times::Kept, empty: true })
+    }
+
+    /// Sets what becomes of the times of what is written. What is copied up from the base keeps its own.
+    #[must_use]
+    pub fn with_times(self, times: Times) -> Self {
+        Self { times, ..self }
     }
 
     /// The base with what was written so far on top.
@@ -99,6 +106,9 @@ impl LayerWriter {
             _ => {}
         }
         self.copy_up_parents(path)?;
+        let mtime = self.times.of(meta.mtime);
+        let timed = (mtime != meta.mtime).then(|| Meta { mtime, ..meta.clone() });
+        let meta = timed.as_ref().unwrap_or(meta);
         let written = match content {
             Content::HardLink(target) => self.hard_link(path, target),
             content => self.change(|tree| write(tree, path, meta, content)),
@@ -192,7 +202,8 @@ impl LayerWriter {
     fn put_archived(&mut self, path: &ImagePath, meta: &Meta, body: &Body, archive: &mut Archive<impl io::BufRead>) -> Result<()> {
         if matches!(body, Body::Sparse(_)) {
             self.put(path, &Meta { size: 0, ..meta.clone() }, Content::None)?;
-            return self.change(|tree| tree.put_file(path, meta, |_, file| write_content(archive, body, meta.size, file)));
+            let timed = Meta { mtime: self.times.of(meta.mtime), ..meta.clone() };
+            return self.change(|tree| tree.put_file(path, &timed, |_, file| write_content(archive, body, meta.size, file)));
         }
         self.put(path, meta, Content::Reader(&mut ArchiveContent(archive)))
     }

@@ -13,6 +13,7 @@ mod devices;
 mod emulator;
 mod enter;
 mod explain;
+mod foreign;
 mod init;
 mod mounts;
 mod probe;
@@ -25,6 +26,7 @@ mod wire;
 
 pub use emulator::{Emulator, Supervision};
 pub use enter::reenter;
+pub use foreign::interpreters;
 pub use probe::{Check, Feature, Probe, probe};
 pub use spawn::{Killer, Running, Stdio, Stream, spawn};
 pub use spec::{Access, Capabilities, Devices, IdMap, Missing, Mount, MountKind, Namespace, Network, Privileges, Process, Root, Spec};

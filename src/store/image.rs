@@ -152,6 +152,19 @@ impl Store {
         Err(not_found(text, reference.as_ref(), &images))
     }
 
+    /// [`Store::find_image`], and of the images of that name the one for a platform, if one is asked for.
+    pub fn find_platform(&self, text: &str, platform: Option<&Platform>) -> Result<ImageRecord> {
+        let record = self.find_image(text)?;
+        let Some(platform) = platform else { return Ok(record) };
+        record.for_platform(platform).ok_or_else(|| {
+            let have: Vec<String> = record.members().iter().map(|member| member.platform.to_string()).collect();
+            let name = record.reference.familiar();
+            Error::with_kind(Kind::NotFound, format!("{} has no image for platform `{platform}` here", quote(&name)))
+                .cause(format!("there are images for {}", have.join(", ")))
+                .hint(format!("`rootling pull --platform {platform} {name}` fetches it, if the registry has it"))
+        })
+    }
+
     /// Reads an image's manifest and config.
     pub fn load_image(&self, record: &ImageRecord) -> Result<Image> {
         let (manifest, config) = self.documents(&record.manifest)?;

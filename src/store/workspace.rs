@@ -14,7 +14,7 @@ use super::layer::{Draft, Layer};
 use super::unfinished::Unfinished;
 use crate::error::{IoContext, Result};
 use crate::oci::{DiffId, ImagePath};
-use crate::rootfs::meta::{Kind, Meta, Override};
+use crate::rootfs::meta::{Kind, Meta, Override, Times};
 use crate::rootfs::seal::{SealOptions, seal};
 use crate::rootfs::snapshot::Snapshot;
 use crate::rootfs::tree::materialize;
@@ -68,8 +68,8 @@ enum State {
 pub struct CommitOptions {
     /// Owners and modes of symbolic links and FIFOs, as root emulation kept them.
     pub overrides: BTreeMap<ImagePath, Override>,
-    /// No time in the layer is later than this, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
-    pub newest: Option<i64>,
+    /// What becomes of modification times.
+    pub times: Times,
 }
 
 /// A copied tree whose workspace was committed.
@@ -161,7 +161,7 @@ impl Workspace {
     /// Makes a layer of what was changed; `None` if nothing was. Nothing may be running in it or mounted from it any more.
     pub fn commit(self, options: &CommitOptions) -> Result<Option<Layer>> {
         let Self { store, mut stack, state, directory, .. } = self;
-        let mut options = SealOptions { overrides: options.overrides.clone(), newest: options.newest, base_root: None };
+        let mut options = SealOptions { overrides: options.overrides.clone(), times: options.times, base_root: None };
         match state {
             State::Overlay { draft, base_root } => {
                 options.base_root = base_root;
@@ -169,9 +169,18 @@ impl Workspace {
                 if sealed.empty { Ok(None) } else { draft.commit_packed().map(Some) }
             }
             State::Copy { tree, before } => {
+                // The whole tree is sealed, but only what was changed gets another time.
+                let times = std::mem::take(&mut options.times);
                 seal(&tree, &options)?;
                 let draft = store.draft()?;
-                let layer = if before.diff(&tree, draft.path())?.empty { None } else { Some(draft.commit_packed()?) };
+                let layer = if before.diff(&tree, draft.path())?.empty {
+                    None
+                } else {
+                    if times != Times::Kept {
+                        seal(draft.path(), &SealOptions { times, ..SealOptions::default() })?;
+                    }
+                    Some(draft.commit_packed()?)
+                };
                 stack.extend(layer.iter().map(|layer| layer.diff_id));
                 store.keep_spare(Spare { stack, directory });
                 Ok(layer)

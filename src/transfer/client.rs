@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::git::GitSettings;
 use crate::error::Result;
 use crate::event::{Silent, Sink};
-use crate::registry::{self, Credentials, RegistriesConf, Settings, TlsVerify};
+use crate::registry::{self, Credentials, Patience, RegistriesConf, Settings, TlsVerify};
 
 /// What the command line and the environment say.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,10 @@ pub struct ClientSettings {
     pub registries_conf: Option<PathBuf>,
     /// `$HOME`.
     pub home: Option<PathBuf>,
+    /// Attempts in a row without progress; `None` for the usual number.
+    pub attempts: Option<u32>,
+    /// Wait before the second attempt; `None` for the usual one.
+    pub first_delay: Option<Duration>,
     /// For git.
     pub git: GitSettings,
 }
@@ -68,6 +73,7 @@ impl Client {
             },
             certificate_dirs: self.settings.certificate_dirs(),
             notices: self.notices.clone(),
+            patience: self.settings.patience(),
             ..Settings::default()
         };
         Ok(self.made.get_or_init(|| registry::Client::new(settings)))
@@ -75,6 +81,13 @@ impl Client {
 }
 
 impl ClientSettings {
+    fn patience(&self) -> Patience {
+        let usual = Patience::default();
+        let first_delay = self.first_delay.unwrap_or(usual.first_delay);
+        let longest_delay = usual.longest_delay.max(first_delay);
+        Patience { attempts: self.attempts.unwrap_or(usual.attempts), first_delay, longest_delay, ..usual }
+    }
+
     /// `~/.config`.
     fn user_config(&self) -> Option<PathBuf> {
         self.config_home.clone().or_else(|| Some(self.home.as_ref()?.join(".config")))

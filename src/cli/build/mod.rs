@@ -1,6 +1,7 @@
 //! `rootling build`.
 
 mod check;
+mod image_options;
 mod source;
 mod timeline;
 
@@ -9,14 +10,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::build::{self, Bases, Cache, Request};
+use crate::build::{self, Bases, Cache, Execution, Failed, Request};
 use crate::cli::environment::Environment;
 use crate::cli::pull::RegistryArguments;
 use crate::cli::render::{self, Printer, Progress};
 use crate::cli::run::EmulationArgument;
 use crate::cli::timeline::Recorder;
-use crate::error::{Error, Result, quote};
+use crate::error::{Error, Result};
 use crate::oci::{Platform, Reference};
+use image_options::EPOCH;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -57,6 +59,14 @@ pub struct Arguments {
     root_emulation: EmulationArgument,
     #[command(flatten)]
     check: check::CheckArguments,
+    /// Execute and pull nothing; show which steps would be executed
+    #[arg(long)]
+    dry_run: bool,
+    /// Keep a stage whose command failed as an image, to look around in
+    #[arg(long)]
+    keep_failed: bool,
+    #[command(flatten)]
+    image: image_options::ImageArguments,
     #[command(flatten)]
     registry: RegistryArguments,
     #[command(flatten)]
@@ -76,6 +86,9 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     let request = request(&arguments, environment, &means)?;
     let store = means.store()?;
     let client = arguments.registry.client(environment);
+    if arguments.dry_run {
+        return build::rehearse(store, &client, &request, &printer).map(|()| ExitCode::SUCCESS);
+    }
     let recorder = Recorder::new(&printer);
     let built = build::build(store, &client, &request, &recorder);
     let drawn = arguments.timeline.write(&recorder.finish(), &request);
@@ -96,6 +109,12 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
 fn request(arguments: &Arguments, environment: &Environment, means: &source::Means<'_>) -> Result<Request> {
     let source::Text { name, source, context, ignore } = arguments.source.read(means)?;
     let store = means.store()?;
+    let mut build_args = build_arguments(&arguments.build_arg, environment)?;
+    // As docker buildx: who sets the variable means the Dockerfile's ARG of that name too.
+    if let Some(epoch) = environment.variable(EPOCH) {
+        build_args.entry(EPOCH.into()).or_insert_with(|| epoch.to_owned());
+    }
+    let times = arguments.image.times(build_args.get(EPOCH).map(String::as_str))?;
     Ok(Request {
         name,
         source,
@@ -104,7 +123,7 @@ fn request(arguments: &Arguments, environment: &Environment, means: &source::Mea
         ignore,
         tags: arguments.tag.clone(),
         target: arguments.target.clone(),
-        arguments: build_arguments(&arguments.build_arg, environment)?,
+        arguments: build_args,
         platforms: platforms(&arguments.platform),
         width: arguments.jobs.map_or_else(|| environment.processors(), std::num::NonZero::get),
         cache: if arguments.no_cache { Cache::Ignore } else { Cache::Use },
@@ -112,7 +131,11 @@ fn request(arguments: &Arguments, environment: &Environment, means: &source::Mea
         emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
         workspace: crate::cli::info::workspace(store, environment)?,
         proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        epoch: epoch(environment)?,
+        programs: environment.programs(),
+        times,
+        additions: arguments.image.additions()?,
+        execution: if arguments.dry_run { Execution::Dry } else { Execution::Full },
+        failed: if arguments.keep_failed { Failed::Keep } else { Failed::Drop },
     })
 }
 
@@ -142,11 +165,4 @@ fn build_arguments(given: &[String], environment: &Environment) -> Result<BTreeM
         }
     }
     Ok(arguments)
-}
-
-fn epoch(environment: &Environment) -> Result<Option<i64>> {
-    let Some(text) = environment.variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
-    let bad =
-        |_| Error::input(format!("$SOURCE_DATE_EPOCH is {}", quote(text))).hint("it must be a number of seconds since 1970-01-01 UTC");
-    text.parse().map(Some).map_err(bad)
 }

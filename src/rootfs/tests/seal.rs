@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
-use crate::rootfs::meta::{Kind, Override};
+use crate::rootfs::meta::{Kind, Override, Times};
 use crate::rootfs::record::Record;
 use crate::rootfs::seal::{SealOptions, Sealed, seal};
 
@@ -41,7 +41,7 @@ fn an_upper_directory_becomes_a_layer() {
     let layer = upper(&place);
     let over = |uid| Override { uid, gid: 0, mode: 0o777, device: None };
     let overrides = BTreeMap::from([(path("link"), over(5)), (path("not there"), over(6)), (path("plain"), over(7))]);
-    let options = SealOptions { overrides, newest: Some(1_500_000_000), ..SealOptions::default() };
+    let options = SealOptions { overrides, times: Times::NoLaterThan(1_500_000_000), ..SealOptions::default() };
     let sealed = seal(&layer, &options).unwrap();
     assert_eq!(sealed, Sealed { empty: false, entries: 10, sockets: 1 });
     let view = place.view(&["upper"]);

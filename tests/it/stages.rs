@@ -1,0 +1,36 @@
+//! Stages: independent ones run at the same time, unneeded ones not at all, a failure ends the others.
+
+use std::time::{Duration, Instant};
+
+use crate::rig::Rig;
+
+#[test]
+fn a_failure_ends_the_others() {
+    let rig = Rig::with_base();
+    let dockerfile = "FROM base AS slow\nRUN sleep 600\nFROM base AS broken\nRUN sleep 0.5; exit 7\nFROM base\nCOPY --from=slow /f /\nCOPY --from=broken /f /\n";
+    let file = rig.write("Dockerfile.broken", dockerfile);
+    let start = Instant::now();
+    let ran = rig.run(["build", "--jobs", "2", "-f", file.to_str().unwrap(), "."]);
+    assert_eq!(ran.code, Some(7), "{ran}");
+    assert!(ran.stderr.contains("Dockerfile.broken:4:1") && ran.stderr.contains("exit status 7"), "{ran}");
+    assert!(start.elapsed() < Duration::from_secs(300), "the other stage went on");
+    rig.assert_healthy();
+}
+
+#[test]
+fn one_stage_at_a_time_is_enough() {
+    let rig = Rig::with_base();
+    let dockerfile =
+        "FROM base AS unneeded\nRUN exit 1\nFROM base AS a\nRUN touch /a\nFROM a AS b\nRUN touch /b\nFROM base\nCOPY --from=b /a /b /\n";
+    let file = rig.write("Dockerfile.chain", dockerfile);
+    rig.ok(["build", "--jobs", "1", "-t", "chain", "-f", file.to_str().unwrap(), "."]);
+    assert_eq!(rig.sh("chain", "ls /a /b"), "/a\n/b\n");
+}
+
+#[test]
+fn triggers_of_a_base_may_copy_from_a_stage() {
+    let rig = Rig::with_base();
+    rig.build("trigger", "FROM base\nONBUILD COPY --from=tool /tool /\nONBUILD RUN echo triggered >/trace\n");
+    rig.build("triggered", "FROM base AS tool\nRUN echo tool >/tool\nFROM trigger\n");
+    assert_eq!(rig.sh("triggered", "cat /tool /trace"), "tool\ntriggered\n");
+}
