@@ -118,6 +118,8 @@ impl Error {
             Some(libc::ENOENT) => Kind::NotFound,
             Some(libc::EACCES | libc::EPERM) => Kind::Denied,
             Some(libc::EINTR | libc::EPIPE) => Kind::Interrupted,
+            // A pipe between threads has no errno.
+            None if cause.kind() == io::ErrorKind::BrokenPipe => Kind::Interrupted,
             _ => Kind::Other,
         };
         let error = Self::with_kind(kind, what).cause(describe_io(&cause));

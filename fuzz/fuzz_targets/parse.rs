@@ -1,18 +1,25 @@
-//! Any bytes as a Dockerfile and as a `.dockerignore`: a tree or an error whose place can be shown, and values that expand or say why not.
+//! Any bytes as a Dockerfile and as a `.dockerignore`: a tree or an error whose place can be shown, findings that can be shown too, and values
+//! that expand or say why not.
 
 #![no_main]
 
+use std::collections::BTreeMap;
+
 use libfuzzer_sys::fuzz_target;
-use rootling::dockerfile::ast::{Instruction, Kind};
+use rootling::dockerfile::ast::{Dockerfile, Instruction, Kind};
 use rootling::dockerfile::expand::{Mode, expand};
 use rootling::dockerfile::ignore::{Ignore, Matched};
-use rootling::dockerfile::{lint, parse, parse_fragment};
+use rootling::dockerfile::lint::{Base, Config, Facts};
+use rootling::dockerfile::{lint, parse, parse_fragment, tree};
 use rootling::error::Place;
+use rootling::oci::Platform;
 
 fuzz_target!(|data: &[u8]| {
     match parse("Dockerfile", data) {
         Ok(file) => {
-            lint::lint(&file);
+            findings(&file);
+            tree::text(&file);
+            tree::json(&file).expect("a tree");
             for instruction in &file.instructions {
                 check(file.source.text(), file.escape, instruction);
             }
@@ -21,6 +28,22 @@ fuzz_target!(|data: &[u8]| {
     }
     ignore(data);
 });
+
+/// Whatever the file, the build checks end, and each finding can be shown.
+fn findings(file: &Dockerfile) {
+    let config = Config::parse("experimental=all").expect("a configuration");
+    let _ = lint::configuration(file);
+    let arguments = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+    let platform = Platform::linux("amd64", None);
+    let base = |name: &str, _: &Platform| if name.len() % 2 == 0 { Base::Bare } else { Base::Unknown };
+    let ignore = Ignore::parse(".dockerignore", b"*\n!a*").expect("patterns");
+    let ignore = Some(&ignore);
+    let facts = Facts { arguments: &arguments, globals: &arguments, platform: &platform, stages: None, ignore, base: &base };
+    for finding in lint::lint(file, &config, &facts) {
+        assert!(finding.span.first_line <= finding.span.last_line);
+        assert!(matches!(&finding.place, Place::Text(snippet) if snippet.column <= snippet.text.chars().count() + 1));
+    }
+}
 
 fn check(text: &str, escape: char, instruction: &Instruction) {
     let span = instruction.span;

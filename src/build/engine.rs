@@ -19,7 +19,7 @@ use super::plan::{self, Base, Plan, Stage, locate};
 use super::schedule::{Job, Schedule};
 use super::state::{Certainty, State};
 use super::stop::Stop;
-use super::{Execution, Request, resolve};
+use super::{Execution, Request, check, resolve};
 
 /// What a build works with.
 #[derive(Clone, Copy)]
@@ -105,6 +105,9 @@ fn plan<'a>(means: Means<'_>, file: &'a Dockerfile, platform: &Platform) -> Resu
     if !plan.unused_arguments.is_empty() && Some(platform) == request.platforms.first() {
         let names = plan.unused_arguments.join(", ");
         means.sink.event(Event::Warning(&format!("build arguments that no ARG declares: {names}")));
+    }
+    if Some(platform) == request.platforms.first() {
+        check::warn(file, request, &plan, means.store, means.sink)?;
     }
     for instruction in plan.needed.iter().flat_map(|index| &plan.stages[*index].instructions) {
         resolve::check_supported(instruction).map_err(|e| locate(file, e, instruction))?;

@@ -4,6 +4,7 @@
 
 mod base;
 mod cache;
+pub mod check;
 mod chmod;
 mod config_step;
 mod context;
@@ -40,7 +41,7 @@ use crate::transfer;
 
 pub use context::{ignore_file, ignore_in, read_text};
 pub use image::{Additions, Annotation, Layers};
-pub use location::{Fetcher, ImageFile, Location, Opened, Tree, named_contexts, open_stream};
+pub use location::{Fetcher, ImageFile, Location, Opened, Tree, context_name, named_contexts, open_stream};
 pub use passwd::{Accounts, Identity};
 pub use remote::is_web;
 pub use run::{emulation, file as file_mount};
@@ -57,7 +58,7 @@ pub struct Request {
     pub context: Option<Tree>,
     /// Trees and images in the place of stages and images of these names (see [`named_contexts`]).
     pub contexts: BTreeMap<String, Location>,
-    /// The text of the ignore file and its name.
+    /// The ignore file's name and text.
     pub ignore: Option<(String, String)>,
     /// Names for the image.
     pub tags: Vec<Reference>,

@@ -15,6 +15,7 @@ mod inspect;
 mod path;
 mod prune;
 mod pull;
+mod push;
 pub mod render;
 mod rm;
 mod run;
@@ -48,6 +49,8 @@ enum Command {
     Build(Box<build::Arguments>),
     /// Pull an image from a registry
     Pull(pull::Arguments),
+    /// Send an image to a registry, an archive, a layout, or a program of this machine
+    Push(push::Arguments),
     /// Make an image of a rootfs tarball, a directory, or programs of this machine
     Import(import::Arguments),
     /// Run a command in an image
@@ -116,6 +119,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
         Command::Build(arguments) => return build::execute(*arguments, environment),
         Command::Run(arguments) => return run::execute(*arguments, environment),
         Command::Pull(arguments) => pull::execute(&arguments, environment)?,
+        Command::Push(arguments) => push::execute(&arguments, environment)?,
         Command::Import(arguments) => import::execute(&arguments, environment)?,
         Command::Export(arguments) => export::execute(&arguments, environment)?,
         Command::Images(arguments) => images::execute(&arguments, environment)?,

@@ -71,6 +71,32 @@ pub fn warning(text: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{YELLOW}warning:{YELLOW:#} {text}");
 }
 
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Worth a look.
+    Warning,
+    /// To be mended.
+    Error,
+}
+
+/// Prints a finding, which is a result, with its place.
+pub fn finding(severity: Severity, what: &str, place: &Place) {
+    let label = match severity {
+        Severity::Warning => format!("{YELLOW}warning:{YELLOW:#}"),
+        Severity::Error => format!("{RED}error:{RED:#}"),
+    };
+    let snippet = match place {
+        Place::Text(snippet) => format_snippet(snippet),
+        _ => String::new(),
+    };
+    let text = format!("{label} {what}\n{snippet}");
+    let mut out = anstream::stdout().lock();
+    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
 /// Prints a line to standard error that is no result.
 pub fn note(text: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{text}");

@@ -52,6 +52,25 @@ impl Source {
         self.text.get(span.start..span.end).unwrap_or_default()
     }
 
+    /// The bytes of a line counted from one, white space around it left out; empty beyond the last.
+    pub fn line_range(&self, number: usize) -> Range<usize> {
+        let end = self.lines.get(number).map_or(self.text.len(), |next| next - 1);
+        let start = number.checked_sub(1).and_then(|index| self.lines.get(index)).copied().unwrap_or(end);
+        let text = &self.text[start..end];
+        let start = start + (text.len() - text.trim_start().len());
+        start..start + text.trim().len()
+    }
+
+    /// The text of a line counted from one, without white space around it.
+    pub fn line(&self, number: usize) -> &str {
+        &self.text[self.line_range(number)]
+    }
+
+    /// The number of lines, what follows the last line end not counted if it is nothing.
+    pub fn lines(&self) -> usize {
+        self.lines.len() - usize::from(self.lines.last() == Some(&self.text.len()))
+    }
+
     /// A span from byte offsets.
     pub fn span(&self, range: Range<usize>) -> Span {
         let last = range.end.saturating_sub(1).max(range.start);

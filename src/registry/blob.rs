@@ -10,9 +10,10 @@ use reqwest::{Method, Response, StatusCode};
 use super::body::{Body, PROGRESS};
 use super::client::Client;
 use super::fault;
+use super::payload::Payload;
 use super::redirect::Integrity;
 use super::registries_conf::Endpoint;
-use super::transport::Call;
+use super::transport::{Access, Call, Target};
 use crate::error::{Error, Kind, Result, quote};
 use crate::oci::{Descriptor, Digest, Reference};
 
@@ -91,8 +92,16 @@ impl BlobStream {
         if self.position > 0 {
             headers.insert(RANGE, HeaderValue::from_str(&format!("bytes={}-", self.position)).expect("digits are valid"));
         }
-        let path = format!("blobs/{}", self.digest);
-        let call = Call { what: &self.what, endpoint, method: Method::GET, path, headers, integrity: Integrity::Digest };
+        let call = Call {
+            what: &self.what,
+            endpoint,
+            method: Method::GET,
+            target: Target::Path(format!("blobs/{}", self.digest)),
+            headers,
+            integrity: Integrity::Digest,
+            access: Access::Pull,
+            payload: Payload::Empty,
+        };
         let response = self.client.block_on(self.client.transport().exchange(&call))?;
         let skip = self.skip(&response)?;
         Ok(Connection { body: Body::new(response), chunk: Vec::new(), taken: 0, skip })

@@ -8,10 +8,11 @@ use tokio::runtime::Runtime;
 
 use super::blob::BlobStream;
 use super::fault;
+use super::payload::Payload;
 use super::redirect::Integrity;
 use super::registries_conf::Endpoint;
 use super::settings::Settings;
-use super::transport::{Call, Transport, read_limited};
+use super::transport::{Access, Call, Target, Transport, read_limited};
 use crate::error::{Error, Kind, Result, quote};
 use crate::oci::{Descriptor, Digest, Reference, media_type};
 
@@ -152,19 +153,27 @@ impl Client {
     }
 }
 
-fn manifest_call<'a>(what: &'a str, endpoint: &'a Endpoint, method: Method, reference: &Reference, accepted: &[&str]) -> Result<Call<'a>> {
+pub(super) fn manifest_call<'a>(
+    what: &'a str,
+    endpoint: &'a Endpoint,
+    method: Method,
+    reference: &Reference,
+    accepted: &[&str],
+) -> Result<Call<'a>> {
     let accept = HeaderValue::from_str(&accepted.join(", ")).map_err(|_| Error::input("invalid media type"))?;
     let integrity = if reference.digest().is_some() { Integrity::Digest } else { Integrity::Connection };
     Ok(Call {
         what,
         endpoint,
         method,
-        path: format!("manifests/{}", reference.manifest_name()),
+        target: Target::Path(format!("manifests/{}", reference.manifest_name())),
         headers: HeaderMap::from_iter([(ACCEPT, accept)]),
         integrity,
+        access: Access::Pull,
+        payload: Payload::Empty,
     })
 }
 
-fn header_digest(response: &Response) -> Option<Digest> {
+pub(super) fn header_digest(response: &Response) -> Option<Digest> {
     response.headers().get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }

@@ -173,6 +173,7 @@ impl<'a> Transfer<'a> {
             authorization: self.authorization.as_ref(),
             security,
             integrity: Integrity::Connection,
+            payload: &super::payload::Payload::Empty,
         };
         let transport = self.client.transport();
         let (response, from) = self.client.block_on(redirect::send(transport.connections(), &transport.settings().patience, &request))?;

@@ -7,7 +7,9 @@
 //! A request passes, outermost first: [`Client`] (endpoints: mirrors, then the registry) -> `transport` (retries, 401, plain
 //! HTTP or TLS) -> `redirect` (hops, where credentials may go) -> `connections` (one HTTP client per kind of trust).
 //!
-//! Not here: pushing, and what a manifest means (`transfer`).
+//! Two things pass by it: `upload`, which sends, adds to a request what is to be sent; `engine` speaks with Docker's engine over its socket.
+//!
+//! Not here: what a manifest means (`transfer`).
 //!
 //! Source: OCI distribution-spec 1.1, Docker's token authentication (distribution, docs/spec/auth), containers-registries.conf(5),
 //! containers-auth.json(5), containers-certs.d(5).
@@ -19,18 +21,23 @@ mod client;
 mod connections;
 mod credentials;
 mod download;
+mod engine;
 mod fault;
 mod names;
+mod payload;
 mod redirect;
 mod registries_conf;
 mod retry;
 mod settings;
 mod token;
 mod transport;
+mod upload;
 
 pub use blob::BlobStream;
 pub use client::{Client, FetchedManifest};
 pub use credentials::{Credentials, Login};
 pub use download::{Ask, Fetched, Head, Receiver, Validators};
+pub use engine::Engine;
 pub use registries_conf::{Endpoint, RegistriesConf, Security};
 pub use settings::{Patience, Settings, TlsVerify};
+pub use upload::{Put, Upload};

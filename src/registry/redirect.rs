@@ -8,6 +8,7 @@ use reqwest::{Method, Response, Url};
 
 use super::connections::Connections;
 use super::fault::{self, Fault};
+use super::payload::{Payload, Sent};
 use super::registries_conf::Security;
 use super::settings::Patience;
 use crate::error::{Error, Kind, quote};
@@ -33,9 +34,10 @@ pub(super) struct Request<'a> {
     pub(super) authorization: Option<&'a HeaderValue>,
     pub(super) security: Security,
     pub(super) integrity: Integrity,
+    pub(super) payload: &'a Payload<'a>,
 }
 
-/// Sends a GET or HEAD, follows redirects, and returns the last answer with the URL it came from.
+/// Sends a request, follows redirects, and returns the last answer with the URL it came from.
 pub(super) async fn send(connections: &Connections, patience: &Patience, request: &Request<'_>) -> Result<(Response, Url), Fault> {
     let mut url = request.url.clone();
     for _ in 0..=MOST_HOPS {
@@ -46,13 +48,13 @@ pub(super) async fn send(connections: &Connections, patience: &Patience, request
         {
             hop = hop.header(AUTHORIZATION, authorization);
         }
-        let answer = tokio::time::timeout(patience.stall, hop.send()).await;
-        let response = match answer {
-            Err(_) => return Err(fault::silent(request.what, &url, patience.stall)),
+        let response = match request.payload.send(hop, patience).await {
+            Sent::Silence(waited) => return Err(fault::silent(request.what, &url, waited)),
+            Sent::Ours(error) => return Err(Fault::final_error(error)),
             // The same hop again, with the addresses found.
-            Ok(Err(e)) if e.is_dns() && connections.look_up_elsewhere(&url) => continue,
-            Ok(Err(e)) => return Err(fault::of_connection(request.what, &url, e)),
-            Ok(Ok(response)) => response,
+            Sent::Answer(Err(e)) if e.is_dns() && connections.look_up_elsewhere(&url) => continue,
+            Sent::Answer(Err(e)) => return Err(fault::of_connection(request.what, &url, e)),
+            Sent::Answer(Ok(response)) => response,
         };
         let location = response.headers().get(LOCATION).filter(|_| response.status().is_redirection());
         match location {

@@ -38,8 +38,8 @@ pub(super) struct Demand<'a> {
     /// The registry that asked for it.
     pub(super) registry: &'a Url,
     pub(super) security: Security,
-    /// `repository:NAME:ACTIONS`.
-    pub(super) scope: &'a str,
+    /// `repository:NAME:ACTIONS` each.
+    pub(super) scopes: &'a [String],
     pub(super) login: Option<&'a Login>,
 }
 
@@ -99,7 +99,7 @@ async fn bearer(connections: &Connections, patience: &Patience, challenge: &Chal
 /// A refresh token is posted (oauth.md); a password goes as Basic on a GET (token.md), which every token server understands.
 fn token_request(client: &reqwest::Client, realm: &Url, challenge: &Challenge, demand: &Demand<'_>) -> Result<RequestBuilder> {
     let service = challenge.parameters.get("service").map(String::as_str);
-    let scopes = scopes(challenge.parameters.get("scope").map(String::as_str), demand.scope);
+    let scopes = scopes(challenge.parameters.get("scope").map(String::as_str), demand.scopes);
     if let Some(Login::IdentityToken(token)) = demand.login {
         return Ok(client.post(realm.clone()).form(&[
             ("grant_type", "refresh_token"),
@@ -122,10 +122,12 @@ fn token_request(client: &reqwest::Client, realm: &Url, challenge: &Challenge, d
 }
 
 /// The challenge's scopes and ours, each once.
-fn scopes(asked: Option<&str>, ours: &str) -> Vec<String> {
+fn scopes(asked: Option<&str>, ours: &[String]) -> Vec<String> {
     let mut scopes: Vec<String> = asked.unwrap_or_default().split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect();
-    if !scopes.iter().any(|scope| scope == ours) {
-        scopes.push(ours.to_owned());
+    for scope in ours {
+        if !scopes.contains(scope) {
+            scopes.push(scope.clone());
+        }
     }
     scopes
 }
@@ -173,7 +175,7 @@ mod tests {
             (Some("repository:a:pull"), &["repository:a:pull"]),
             (Some("repository:a:pull,push x:y:z"), &["repository:a:pull,push", "x:y:z", "repository:a:pull"]),
         ] {
-            assert_eq!(scopes(asked, "repository:a:pull"), expected);
+            assert_eq!(scopes(asked, &["repository:a:pull".into()]), expected);
         }
     }
 

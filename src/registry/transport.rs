@@ -12,6 +12,7 @@ use super::challenge;
 use super::connections::{Connections, is_loopback};
 use super::credentials::Login;
 use super::fault::{self, Fault, Retry};
+use super::payload::Payload;
 use super::redirect::{self, Integrity, Request};
 use super::registries_conf::{Endpoint, Security};
 use super::retry;
@@ -31,20 +32,41 @@ pub(super) struct Call<'a> {
     pub(super) what: &'a str,
     pub(super) endpoint: &'a Endpoint,
     pub(super) method: Method,
-    /// Below `/v2/REPOSITORY/`.
-    pub(super) path: String,
+    pub(super) target: Target,
     pub(super) headers: HeaderMap,
     pub(super) integrity: Integrity,
+    pub(super) access: Access,
+    pub(super) payload: Payload<'a>,
+}
+
+/// Where a call goes.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    /// Below `/v2/REPOSITORY/`.
+    Path(String),
+    /// An address the registry gave for what follows, absolute or not.
+    Location(String),
+}
+
+/// What one may do in a repository, as tokens have it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Access {
+    /// Read.
+    Pull,
+    /// Read and write.
+    Push,
+    /// Write, and read another repository of the same registry.
+    Mount { from: String },
 }
 
 /// All exchanges of one client.
 pub(super) struct Transport {
     settings: Arc<Settings>,
     connections: Connections,
-    sessions: SyncMutex<HashMap<Endpoint, Arc<Session>>>,
+    sessions: SyncMutex<HashMap<(Endpoint, Access), Arc<Session>>>,
 }
 
-/// What we know of one repository at one endpoint.
+/// What we know of one repository at one endpoint, for one kind of access.
 #[derive(Default)]
 struct Session {
     /// Known after its first answer.
@@ -68,10 +90,9 @@ impl Transport {
 
     /// The answer, which is a success; everything else is an error.
     pub(super) async fn exchange(&self, call: &Call<'_>) -> Result<Response> {
-        let session = self.session(call.endpoint);
         let mut attempt = 1;
         loop {
-            let fault = match self.attempt(call, &session).await {
+            let fault = match self.exchange_once(call).await {
                 Ok(response) => return Ok(response),
                 Err(fault) => fault,
             };
@@ -91,6 +112,11 @@ impl Transport {
         }
     }
 
+    /// The same without a second attempt where sending again is not the same as asking again.
+    pub(super) async fn exchange_once(&self, call: &Call<'_>) -> Result<Response, Fault> {
+        self.attempt(call, &self.session(call)).await
+    }
+
     /// Waits before the attempt after number `attempt`; says so if it takes a while.
     pub(super) async fn wait(&self, host: &str, attempt: u32, asked: Option<Duration>) {
         let delay = retry::delay(&self.settings.patience, attempt, asked);
@@ -101,9 +127,9 @@ impl Transport {
         tokio::time::sleep(delay).await;
     }
 
-    fn session(&self, endpoint: &Endpoint) -> Arc<Session> {
+    fn session(&self, call: &Call<'_>) -> Arc<Session> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.entry(endpoint.clone()).or_default().clone()
+        sessions.entry((call.endpoint.clone(), call.access.clone())).or_default().clone()
     }
 
     async fn attempt(&self, call: &Call<'_>, session: &Session) -> Result<Response, Fault> {
@@ -128,7 +154,9 @@ impl Transport {
 
     /// Sends with the grant we have, and once more with a new one if that is refused.
     async fn authorised(&self, call: &Call<'_>, session: &Session, url: &Url, security: Security) -> Result<Response, Fault> {
-        let mut sent = session.grant.lock().await.clone().filter(Grant::is_fresh);
+        // An upload may continue at another host, which is told nothing.
+        let home = Url::parse(&base(url.scheme(), call.endpoint)).is_ok_and(|home| home.origin() == url.origin());
+        let mut sent = session.grant.lock().await.clone().filter(|grant| home && grant.is_fresh());
         for last in [false, true] {
             let request = Request {
                 what: call.what,
@@ -138,18 +166,19 @@ impl Transport {
                 authorization: sent.as_ref().map(|grant| &grant.header),
                 security,
                 integrity: call.integrity,
+                payload: &call.payload,
             };
             let (response, from) = redirect::send(&self.connections, &self.settings.patience, &request).await?;
             let status = response.status();
             if status.is_success() {
                 return Ok(response);
             }
-            let ours = from.origin() == url.origin();
+            let ours = home && from.origin() == url.origin();
             let login = if ours { self.login(call.endpoint).map_err(Fault::final_error)? } else { None };
             if status == StatusCode::UNAUTHORIZED && ours && !last {
                 let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
                 let challenges: Vec<_> = challenges.filter_map(|h| h.to_str().ok()).flat_map(challenge::parse).collect();
-                let demand = Demand { what: call.what, registry: url, security, scope: &scope(call.endpoint), login: login.as_ref() };
+                let demand = Demand { what: call.what, registry: url, security, scopes: &scopes(call), login: login.as_ref() };
                 let old = sent.take();
                 sent = self.renew(session, old, &challenges, &demand).await?;
                 if sent.is_some() {
@@ -186,8 +215,9 @@ impl Transport {
     async fn refusal(&self, call: &Call<'_>, response: Response, from: &Url, login: Option<&Login>) -> Fault {
         let (status, retry) = (response.status(), retry_of(&response));
         let body = read_limited(response, LONGEST_COMPLAINT, self.settings.patience.stall).await.unwrap_or_default();
-        // What Go's and nginx' servers say to HTTP on their TLS port.
-        let wrong_scheme = status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(&body).contains("HTTPS");
+        // What Go's and nginx' servers say to HTTP on their TLS port; to HEAD they say nothing.
+        let told = call.method == Method::HEAD || String::from_utf8_lossy(&body).contains("HTTPS");
+        let wrong_scheme = status == StatusCode::BAD_REQUEST && told;
         Fault { error: fault::of_status(call.what, from, status, &body, login), retry, wrong_scheme }
     }
 
@@ -214,18 +244,44 @@ impl Transport {
     }
 }
 
-/// What a pull needs.
-fn scope(endpoint: &Endpoint) -> String {
-    format!("repository:{}:pull", endpoint.repository)
+/// What a call needs (distribution, docs/spec/auth/scope.md).
+fn scopes(call: &Call<'_>) -> Vec<String> {
+    let own = |actions: &str| format!("repository:{}:{actions}", call.endpoint.repository);
+    match &call.access {
+        Access::Pull => vec![own("pull")],
+        Access::Push => vec![own("pull,push")],
+        Access::Mount { from } => vec![own("pull,push"), format!("repository:{from}:pull")],
+    }
 }
 
-fn url(scheme: &str, call: &Call<'_>) -> Result<Url> {
-    let host = match call.endpoint.host.as_str() {
+fn base(scheme: &str, endpoint: &Endpoint) -> String {
+    let host = match endpoint.host.as_str() {
         "docker.io" => "registry-1.docker.io",
         host => host,
     };
-    let text = format!("{scheme}://{host}/v2/{}/{}", call.endpoint.repository, call.path);
-    Url::parse(&text).map_err(|e| Error::input(format!("invalid registry address {}", quote(host))).cause(e))
+    format!("{scheme}://{host}/v2/{}/", endpoint.repository)
+}
+
+fn url(scheme: &str, call: &Call<'_>) -> Result<Url> {
+    let base = base(scheme, call.endpoint);
+    let bad = |e: &dyn std::fmt::Display| Error::input(format!("invalid registry address {}", quote(&call.endpoint.host))).cause(e);
+    let text = match &call.target {
+        Target::Path(path) => return Url::parse(&format!("{base}{path}")).map_err(|e| bad(&e)),
+        Target::Location(text) => text,
+    };
+    let base = Url::parse(&base).map_err(|e| bad(&e))?;
+    let refuse = |why: String| Error::with_kind(crate::error::Kind::Network, call.what).at(fault::place(&base)).cause(why);
+    let mut url = base.join(text).map_err(|e| refuse(format!("it sends us to {}: {e}", quote(text))))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(refuse(format!("it sends us to {}, which is not a web address", quote(text))));
+    }
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    // Registries behind a proxy that ends TLS often don't know that they are reached by it.
+    if base.scheme() == "https" && url.host_str() == base.host_str() {
+        let _ = url.set_scheme("https");
+    }
+    Ok(url)
 }
 
 /// Whether a status is worth another attempt.

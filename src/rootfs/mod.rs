@@ -15,6 +15,7 @@
 //! Symlinks and FIFOs can't hold user xattrs: their overrides are in the record.
 
 pub mod compress;
+pub mod extract;
 pub mod hash;
 pub mod listing;
 pub mod meta;

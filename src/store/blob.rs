@@ -89,6 +89,11 @@ impl Store {
         Ok(digest)
     }
 
+    /// Where a blob is, for programs that read files. Its bytes prove nothing that way.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.layout().blob(digest)
+    }
+
     /// Removes a blob that turned out to be damaged, so that it can be fetched again.
     pub fn discard_blob(&self, digest: &Digest) -> Result<()> {
         super::remove::remove_tree(&self.layout().blob(digest)).map(drop)

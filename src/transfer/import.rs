@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::host::Closure;
-use super::pipeline::{self, Feed};
+use super::pipeline::{self, Feed, Unpacked};
 use crate::error::{Error, IoContext as _, Result, quote};
 use crate::event::{Event, Sink, next_id};
 use crate::oci::{Descriptor, DiffId, History, ImageConfig, Manifest, Platform, Reference, media_type};
 use crate::rootfs::pack::pack_view;
 use crate::rootfs::record::Record;
 use crate::rootfs::view::{LayerDir, View};
-use crate::store::{ImageRecord, Layer, Store};
+use crate::store::{Draft, ImageRecord, Store};
 
 /// Docker's default, for images that don't say.
 const SEARCH_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -49,7 +49,9 @@ fn import(
     sink: &dyn Sink,
     produce: impl FnOnce(&mut Feed, &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> + Send,
 ) -> Result<ImageRecord> {
-    let layer = unpack(store, source, total, sink, produce).map_err(|e| e.context(format!("can't import {}", quote(source))))?;
+    let (draft, _) = unpack(store, source, total, sink, produce).map_err(|e| e.context(format!("can't import {}", quote(source))))?;
+    // Named by the tar that its files give, not by the one that came: that one is not kept, and the layer may have to leave one day.
+    let layer = draft.commit_packed()?;
     let platform = Platform::host();
     let mut config = ImageConfig::scratch(&platform);
     config.config.env.push(SEARCH_PATH.into());
@@ -69,8 +71,9 @@ fn import(
 
 /// Unpacks a tarball (compression by content) as a layer, without making an image of it.
 pub fn import_layer(store: &Store, source: &str, tarball: impl io::Read + Send, sink: &dyn Sink) -> Result<DiffId> {
-    let layer = unpack(store, source, None, sink, |feed, seen| feed.copy(tarball, seen));
-    layer.map(|layer| layer.diff_id).map_err(|e| e.context(format!("can't unpack {}", quote(source))))
+    let unpacked = unpack(store, source, None, sink, |feed, seen| feed.copy(tarball, seen));
+    let (draft, unpacked) = unpacked.map_err(|e| e.context(format!("can't unpack {}", quote(source))))?;
+    draft.commit(unpacked.diff_id, unpacked.size).map(|layer| layer.diff_id)
 }
 
 fn unpack(
@@ -79,7 +82,7 @@ fn unpack(
     total: Option<u64>,
     sink: &dyn Sink,
     produce: impl FnOnce(&mut Feed, &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> + Send,
-) -> Result<Layer> {
+) -> Result<(Draft, Unpacked)> {
     let id = next_id();
     sink.event(Event::TransferStarted { id, what: source, total });
     let draft = store.draft()?;
@@ -93,7 +96,6 @@ fn unpack(
     if unpacked.size == 0 {
         return Err(Error::input("it is empty"));
     }
-    let layer = draft.commit(unpacked.diff_id, unpacked.size)?;
     sink.event(Event::TransferFinished { id, note: "" });
-    Ok(layer)
+    Ok((draft, unpacked))
 }

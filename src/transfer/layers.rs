@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use super::parallel;
 use super::pipeline::{self, Feed};
 use crate::error::{Error, Kind, Result, quote};
 use crate::event::{Event, Sink, next_id};
@@ -97,21 +97,7 @@ pub(super) struct Fetch<'a> {
 impl Fetch<'_> {
     /// Fetches and unpacks what is not here. The first error stops the others; layers already complete stay.
     pub(super) fn all(&self, wanted: Vec<Wanted>) -> Result<()> {
-        let workers = wanted.len().min(AT_ONCE);
-        let queue = Mutex::new(wanted.into_iter());
-        let (stop, first_error) = (AtomicBool::new(false), Mutex::new(None));
-        let work = || {
-            while !stop.load(Ordering::Relaxed) {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some(wanted) = next else { return };
-                if let Err(error) = self.one(&wanted, &stop) {
-                    stop.store(true, Ordering::Relaxed);
-                    first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                }
-            }
-        };
-        std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
-        first_error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        parallel::each(wanted, AT_ONCE, |wanted, stop| self.one(&wanted, stop))
     }
 
     fn one(&self, wanted: &Wanted, stop: &AtomicBool) -> Result<()> {

@@ -1,24 +1,37 @@
-//! Images between places: registries, rootfs tarballs and directories, programs of this machine, exported tarballs.
+//! Images between places: registries, archives and layouts, rootfs tarballs and directories, programs and engines of this machine.
 //!
 //! Whatever the source, a layer passes once through `pipeline`: (download and blob file) -> decompress and diff ID -> unpack.
-//! Nothing gets a name in the storage directory before every digest held.
+//! Nothing gets a name in the storage directory before every digest held. On its way out an image becomes a `bundle`, whose layers are
+//! packed only then, and `write` or `push` takes it to its place.
 //!
 //! Not here: HTTP (`registry`), the form of a tar (`rootfs`), what is kept how (`store`).
 
+mod bundle;
 mod client;
 mod download;
+mod draft;
 mod export;
 pub mod git;
 mod host;
 mod import;
 mod layers;
+mod packed;
+mod parallel;
 mod pipe;
 mod pipeline;
+mod place;
 mod pull;
+mod push;
 pub mod read;
+mod write;
 
+pub use bundle::{Annotations, Documents, Repack, Shape, Subject};
 pub use client::{Client, ClientSettings};
 pub use download::{DownloadRequest, Downloaded, download};
 pub use export::{compression_of, export, export_to};
 pub use import::{import_file, import_host, import_layer};
-pub use pull::{PullOptions, pull};
+pub use packed::Packing;
+pub use place::Place;
+pub use pull::{PullOptions, config, pull};
+pub use push::push;
+pub use write::{Job, write};

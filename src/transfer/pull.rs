@@ -42,6 +42,12 @@ pub fn pull(store: &Store, client: &Client, reference: &Reference, options: &Pul
     store.put_image(reference, &descriptor, index.as_ref())
 }
 
+/// An image's config from a registry; its layers stay there.
+pub fn config(store: &Store, client: &Client, reference: &Reference, platform: &Platform) -> Result<ImageConfig> {
+    let pull = Pull { store, client: client.registry()?, reference };
+    pull.config(&pull.manifest(platform)?.manifest)
+}
+
 /// The platform's manifest, stored.
 struct Chosen {
     descriptor: Descriptor,

@@ -1,7 +1,9 @@
 //! `rootling build`.
 
+mod attributes;
 mod check;
 mod image_options;
+mod outputs;
 mod source;
 mod timeline;
 
@@ -10,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use self::check::Task;
 use crate::build::{self, Bases, Cache, Execution, Failed, Request};
 use crate::cli::environment::Environment;
 use crate::cli::pull::RegistryArguments;
@@ -19,6 +22,8 @@ use crate::cli::timeline::Recorder;
 use crate::error::{Error, Result};
 use crate::oci::{Platform, Reference};
 use image_options::EPOCH;
+
+pub use outputs::docker_socket;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -68,19 +73,26 @@ pub struct Arguments {
     #[command(flatten)]
     image: image_options::ImageArguments,
     #[command(flatten)]
+    outputs: outputs::OutputArguments,
+    #[command(flatten)]
     registry: RegistryArguments,
     #[command(flatten)]
     timeline: timeline::TimelineArguments,
 }
 
-pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
+pub fn execute(mut arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
     let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
     let printer = Printer::new(progress);
     let means = source::Means { environment, registry: &arguments.registry, sink: &printer, store: OnceCell::new() };
-    if arguments.check.parse_only() {
-        let text = arguments.source.read(&means)?;
-        return arguments.check.print_tree(&text.name, &text.source).map(|()| ExitCode::SUCCESS);
+    match arguments.check.task()? {
+        Task::Build => {}
+        Task::Parse => {
+            let text = arguments.source.read(&means)?;
+            return arguments.check.print_tree(&text.name, &text.source).map(|()| ExitCode::SUCCESS);
+        }
+        Task::Check => return check(&arguments, environment, &means),
     }
+    let outputs = arguments.outputs.parse(&mut arguments.tag, environment)?;
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
     arguments.timeline.check()?;
     let request = request(&arguments, environment, &means)?;
@@ -97,13 +109,28 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     if let Some(path) = &arguments.iidfile {
         std::fs::write(path, built.id().to_string()).map_err(|e| Error::io("write", path, e))?;
     }
-    if progress == Progress::Quiet {
+    outputs.write(store, &client, &built, &printer)?;
+    if progress == Progress::Quiet && !outputs.write_stream() {
         render::result(&built.id().to_string());
-    } else {
+    } else if progress != Progress::Quiet {
         let names: Vec<String> = request.tags.iter().map(Reference::familiar).collect();
         render::note(&format!("built {} {}", names.join(", "), built.id().short()).replace("  ", " "));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn check(arguments: &Arguments, environment: &Environment, means: &source::Means<'_>) -> Result<ExitCode> {
+    let text = arguments.source.read(means)?;
+    let surroundings = check::Surroundings {
+        environment,
+        client: &arguments.registry.client(environment),
+        ignore: text.ignore.as_ref(),
+        target: arguments.target.as_deref(),
+        arguments: &build_arguments(&arguments.build_arg, environment)?,
+        platform: &platforms(&arguments.platform)[0],
+        contexts: &arguments.source.contexts()?,
+    };
+    arguments.check.print_findings(&text.name, &text.source, &surroundings)
 }
 
 fn request(arguments: &Arguments, environment: &Environment, means: &source::Means<'_>) -> Result<Request> {

@@ -35,7 +35,7 @@ pub struct Text {
     pub source: Vec<u8>,
     /// The build context; `None` if there is none.
     pub context: Option<Tree>,
-    /// The text of the ignore file and its name.
+    /// The ignore file's name and text.
     pub ignore: Option<(String, String)>,
 }
 

@@ -1,0 +1,101 @@
+//! Docker's engine on this machine, over its Unix socket: only what hands it an image.
+//!
+//! Source: Docker Engine API 1.41, "Import images".
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use serde_json::Value;
+
+use super::fault;
+use super::payload::{Payload, Sent};
+use super::settings::Patience;
+use super::transport::read_limited;
+use crate::error::{Error, Kind, Result, quote, quote_path};
+
+/// What the engine says while it loads: some hundred bytes a layer.
+const LONGEST_ANSWER: usize = 4 << 20;
+
+/// A running engine.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    socket: PathBuf,
+}
+
+impl Engine {
+    /// The engine at a socket.
+    pub fn at(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
+    }
+
+    /// Loads a docker archive (`docker load`). `seen` is told how many bytes have gone.
+    pub fn load(&self, archive: Box<dyn Read + Send>, seen: &dyn Fn(u64) -> Result<()>) -> Result<()> {
+        let what = format!("can't load the image into Docker's engine at {}", quote_path(&self.socket));
+        // The client below would say only that it could not connect.
+        std::os::unix::net::UnixStream::connect(&self.socket).map_err(|e| self.unreachable(&what, e))?;
+        let network = |cause: String| Error::with_kind(Kind::Network, &what).cause(cause);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(4).enable_all().build();
+        let runtime = runtime.map_err(|e| Error::os("can't start threads", e))?;
+        runtime.block_on(async {
+            let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into());
+            let tls = tls.with_safe_default_protocol_versions().map_err(|e| network(e.to_string()))?;
+            let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+            let client = reqwest::Client::builder().tls_backend_preconfigured(tls).unix_socket(self.socket.clone()).http1_only();
+            let client = client.no_proxy().build().map_err(|e| network(fault::innermost(&e)))?;
+            let request = client.post("http://docker/images/load?quiet=1");
+            let request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
+            let archive = std::sync::Mutex::new(Some(archive));
+            let gone = || Error::new("an archive can be sent only once");
+            let open = || archive.lock().ok().and_then(|mut archive| archive.take()).ok_or_else(gone);
+            let payload = Payload::Stream { length: None, open: &open, seen };
+            let patience = Patience { stall: std::time::Duration::from_secs(600), ..Patience::default() };
+            let response = match payload.send(request, &patience).await {
+                Sent::Ours(error) => return Err(error),
+                Sent::Silence(waited) => return Err(network(format!("no answer for {} s", waited.as_secs()))),
+                Sent::Answer(Err(e)) => return Err(network(fault::innermost(&e))),
+                Sent::Answer(Ok(response)) => response,
+            };
+            let status = response.status();
+            let body = read_limited(response, LONGEST_ANSWER, patience.stall).await.map_err(network)?;
+            match complaint(&body) {
+                None if status.is_success() => Ok(()),
+                said => Err(Error::new(&what).cause(format!("it answered {status}: {}", quote(said.unwrap_or_default())))),
+            }
+        })
+    }
+
+    fn unreachable(&self, what: &str, e: std::io::Error) -> Error {
+        let error = Error::os(what, e);
+        match error.kind() {
+            Kind::Denied => error.hint("only root and members of the group `docker` may use it"),
+            _ => error.hint("is `dockerd` running? Another socket is named by `$DOCKER_HOST` as `unix:///PATH`"),
+        }
+    }
+}
+
+/// The error in what an engine answers: a JSON document, or one a line while it works.
+fn complaint(body: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(body);
+    text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|value| {
+        let said = value.get("error").or_else(|| value.get("message"))?;
+        said.as_str().map(str::to_owned)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_complaints() {
+        for (body, expected) in [
+            ("{\"stream\":\"Loaded image: a:1\\n\"}\r\n", None),
+            ("{\"stream\":\"x\"}\n{\"errorDetail\":{\"message\":\"bad\"},\"error\":\"bad\"}\n", Some("bad")),
+            ("{\"message\":\"no space\"}", Some("no space")),
+            ("", None),
+        ] {
+            assert_eq!(complaint(body.as_bytes()).as_deref(), expected, "{body}");
+        }
+    }
+}

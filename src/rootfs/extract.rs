@@ -1,0 +1,207 @@
+//! A view as plain files in a user's directory: true modes, times, links and what attributes the user may set.
+//!
+//! Not a layer and not a tree of the storage directory: what one user can't have (owners, device nodes, capabilities) is lost here, unless
+//! that user is root. Existing files are replaced, existing directories kept with what else they hold; no symlink in the directory is
+//! followed.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use super::meta::{Kind, Meta};
+use super::view::{Node, View};
+use crate::error::{IoContext, Result, from_io, quote};
+use crate::oci::ImagePath;
+use crate::sys::fs;
+use crate::sys::fs::copy::Copier;
+use crate::sys::fs::remove::remove_tree_at;
+use crate::sys::fs::xattr::{self, Target};
+
+/// A file's name until it is whole.
+const UNFINISHED: &str = ".rootling-unfinished";
+
+/// Writes everything a view shows into a directory; returns how many device nodes could not be made.
+pub fn extract(view: &View, directory: &Path) -> Result<u64> {
+    let root = fs::open_root(directory).doing("open", directory)?;
+    let root_user = rustix::process::geteuid().is_root();
+    let mut extract =
+        Extract { view, copier: Copier::default(), first: HashMap::new(), open: Vec::new(), root, as_root: root_user, left_out: 0 };
+    view.walk(&ImagePath::root(), &mut |node| {
+        extract.node(node).map_err(|e| e.context(format!("can't write {}", quote(node.path.to_string()))))
+    })?;
+    extract.close_down_to(&[])?;
+    Ok(extract.left_out)
+}
+
+/// Removes a directory that [`extract`] was filling, read-only directories included.
+pub fn remove(directory: &Path) -> Result<()> {
+    remove_tree_at(directory).doing("remove", directory)
+}
+
+struct Extract<'a> {
+    view: &'a View,
+    copier: Copier,
+    /// Files with several names, by where the first is.
+    first: HashMap<(u64, u64), ImagePath>,
+    /// The directories from below the root to where we are. Their modes and times are set when all is in them.
+    open: Vec<(ImagePath, OwnedFd, Meta)>,
+    root: OwnedFd,
+    as_root: bool,
+    left_out: u64,
+}
+
+impl Extract<'_> {
+    fn node(&mut self, node: &Node) -> Result<()> {
+        let (Some(parent), Some(name)) = (node.path.parent(), node.path.name()) else {
+            // The directory itself is the user's own.
+            return Ok(());
+        };
+        self.close_down_to(parent.as_bytes())?;
+        let name = name.to_vec();
+        let failed = |e: io::Error| from_io(|| "the file system refuses".into(), e);
+        if node.meta.kind == Kind::Directory {
+            let fd = enter(self.here(), &name).map_err(failed)?;
+            self.open.push((node.path.clone(), fd, node.meta.clone()));
+            return Ok(());
+        }
+        if let Some(first) = node.link.and_then(|link| self.first.get(&link)).cloned() {
+            return self.link(&first, &name).map_err(failed);
+        }
+        if self.make(node, &name)?
+            && let Some(link) = node.link
+        {
+            self.first.insert(link, node.path.clone());
+        }
+        Ok(())
+    }
+
+    /// Makes anything but a directory; false if that is not possible for this user.
+    fn make(&mut self, node: &Node, name: &[u8]) -> Result<bool> {
+        let failed = |e: io::Error| from_io(|| "the file system refuses".into(), e);
+        clear(self.here(), UNFINISHED.as_bytes()).map_err(failed)?;
+        match node.meta.kind {
+            Kind::File => {
+                let file = fs::create_file(self.here(), UNFINISHED, 0o600).map_err(failed)?;
+                if node.meta.size > 0 {
+                    let from: File = self.view.open(node)?;
+                    self.copier.copy(&from, &file, node.meta.size).map_err(failed)?;
+                }
+                self.finish(file.as_fd(), &node.meta).map_err(failed)?;
+            }
+            Kind::Symlink => {
+                let target = self.view.read_link(node)?;
+                fs::make_symlink(&target, self.here(), UNFINISHED).map_err(failed)?;
+                self.own_at(&node.meta).map_err(failed)?;
+                fs::set_mtime_at(self.here(), UNFINISHED, mtime(&node.meta)).map_err(failed)?;
+            }
+            Kind::Fifo => {
+                fs::make_fifo(self.here(), UNFINISHED, 0o600).map_err(failed)?;
+                self.own_at(&node.meta).map_err(failed)?;
+                fs::set_mode_at(self.here(), UNFINISHED, node.meta.mode).map_err(failed)?;
+                fs::set_mtime_at(self.here(), UNFINISHED, mtime(&node.meta)).map_err(failed)?;
+            }
+            Kind::CharDevice { .. } | Kind::BlockDevice { .. } => {
+                self.left_out += 1;
+                return Ok(false);
+            }
+            Kind::Socket | Kind::Directory => return Ok(false),
+        }
+        self.place(name).map_err(failed)?;
+        Ok(true)
+    }
+
+    fn place(&self, name: &[u8]) -> io::Result<()> {
+        let here = self.here();
+        match rustix::fs::renameat(here, UNFINISHED, here, name) {
+            Err(error) => {
+                let _ = fs::unlink(here, UNFINISHED);
+                Err(error.into())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn link(&self, first: &ImagePath, name: &[u8]) -> io::Result<()> {
+        clear(self.here(), name)?;
+        let mut parent: Option<OwnedFd> = None;
+        let mut components: Vec<&[u8]> = first.as_bytes().split(|byte| *byte == b'/').collect();
+        let last = components.pop().unwrap_or_default();
+        for component in components {
+            let next = fs::open_dir(parent.as_ref().map_or(self.root.as_fd(), |fd| fd.as_fd()), component)?;
+            parent = Some(next);
+        }
+        fs::make_link(parent.as_ref().map_or(self.root.as_fd(), |fd| fd.as_fd()), last, self.here(), name)
+    }
+
+    /// The directory we are in.
+    fn here(&self) -> BorrowedFd<'_> {
+        self.open.last().map_or(self.root.as_fd(), |(_, fd, _)| fd.as_fd())
+    }
+
+    /// Leaves directories until the one at a path is the innermost.
+    fn close_down_to(&mut self, path: &[u8]) -> Result<()> {
+        while self.open.last().is_some_and(|(open, _, _)| open.as_bytes() != path) {
+            let Some((path, fd, meta)) = self.open.pop() else { break };
+            self.finish(fd.as_fd(), &meta).map_err(|e| from_io(|| format!("can't finish {}", quote(path.to_string())), e))?;
+        }
+        Ok(())
+    }
+
+    /// Owner first, since it takes set-user-ID away; times last, since all else changes them.
+    fn finish(&self, fd: BorrowedFd<'_>, meta: &Meta) -> io::Result<()> {
+        if self.as_root {
+            let (uid, gid) = (rustix::fs::Uid::from_raw(meta.uid), rustix::fs::Gid::from_raw(meta.gid));
+            rustix::fs::fchown(fd, Some(uid), Some(gid))?;
+        }
+        for (name, value) in &meta.xattrs {
+            match xattr::set(Target::Fd(fd), name, value) {
+                // Capabilities and the like are root's; some file systems have no attributes at all.
+                Err(e) if xattr::is_unsupported(&e) || matches!(e.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {}
+                outcome => outcome?,
+            }
+        }
+        fs::set_mode(fd, meta.mode)?;
+        fs::set_mtime(fd, mtime(meta))
+    }
+
+    fn own_at(&self, meta: &Meta) -> io::Result<()> {
+        if !self.as_root {
+            return Ok(());
+        }
+        let (uid, gid) = (rustix::fs::Uid::from_raw(meta.uid), rustix::fs::Gid::from_raw(meta.gid));
+        Ok(rustix::fs::chownat(self.here(), UNFINISHED, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+}
+
+fn mtime(meta: &Meta) -> (i64, u32) {
+    (meta.mtime.secs, meta.mtime.nanos)
+}
+
+/// Opens a directory, made where there is none; anything else of that name gives way to it.
+fn enter(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
+    match fs::stat_if_any(dir, name)? {
+        Some(stat) if stat.is_dir() => {
+            // Of an earlier export, perhaps read-only.
+            if stat.permissions() & 0o700 != 0o700 {
+                fs::set_mode_at(dir, name, stat.permissions() | 0o700)?;
+            }
+        }
+        found => {
+            if found.is_some() {
+                fs::unlink(dir, name)?;
+            }
+            fs::make_dir(dir, name, 0o700)?;
+        }
+    }
+    fs::open_dir(dir, name)
+}
+
+/// Removes what stands in the way, unless it is a directory.
+fn clear(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    match fs::unlink(dir, name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}

@@ -1,0 +1,308 @@
+//! An image as it leaves: manifests, configs and layers in the form asked for, or several images under their index.
+//!
+//! What need not change does not: a pulled image leaves with the bytes it came with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+
+use super::packed::{self, Packing};
+use crate::error::{Error, Kind, Result};
+use crate::event::Sink;
+use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Index, ManifestOrIndex, Platform, media_type};
+use crate::rootfs::compress::Compression;
+use crate::store::{ImageRecord, Store};
+
+/// Largest manifest, index or config that is read.
+const LARGEST_DOCUMENT: u64 = 16 << 20;
+
+/// What is to leave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subject {
+    /// One manifest an image, all of them in storage.
+    pub manifests: Vec<Descriptor>,
+    /// The index over them, where there is one.
+    pub index: Option<Descriptor>,
+}
+
+impl Subject {
+    /// What a name stands for: its index if all images of that are here, else the image for this machine.
+    pub fn of(store: &Store, record: &ImageRecord) -> Result<Self> {
+        let image = Self { manifests: vec![record.manifest.clone()], index: None };
+        let Some(digest) = record.index.filter(|_| !record.others.is_empty()) else { return Ok(image) };
+        if store.has_blob(&digest)?.is_none() {
+            return Ok(image);
+        }
+        let bytes = store.read_blob(&digest, LARGEST_DOCUMENT)?;
+        let ManifestOrIndex::Index(index) = ManifestOrIndex::parse(&bytes, None)? else { return Ok(image) };
+        let here: BTreeSet<Digest> = record.others.iter().map(|other| other.manifest.digest).chain([record.manifest.digest]).collect();
+        if index.manifests.iter().any(|member| !here.contains(&member.digest)) {
+            return Ok(image);
+        }
+        let media_type = index.media_type.clone().unwrap_or_else(|| media_type::OCI_INDEX.into());
+        Ok(Self { manifests: index.manifests, index: Some(Descriptor::new(&media_type, digest, bytes.len() as u64)) })
+    }
+}
+
+/// The form in which images leave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Whose documents.
+    pub documents: Documents,
+    /// How layers are compressed.
+    pub packing: Packing,
+    /// Which layers.
+    pub repack: Repack,
+    /// What is noted on the documents.
+    pub annotations: Annotations,
+}
+
+/// Whose manifests, indexes and media types.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Documents {
+    /// Those the image has.
+    #[default]
+    Same,
+    /// The image-spec's.
+    Oci,
+    /// Docker's version 2, schema 2.
+    Docker,
+}
+
+/// Which layers are compressed anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Repack {
+    /// Those that were made here; others stay as they came.
+    #[default]
+    New,
+    /// All.
+    All,
+}
+
+/// Notes for the documents that leave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Annotations {
+    /// On each manifest.
+    pub manifest: BTreeMap<String, String>,
+    /// On each manifest's descriptor in the index.
+    pub manifest_descriptor: BTreeMap<String, String>,
+    /// On the index.
+    pub index: BTreeMap<String, String>,
+    /// On the descriptor of what is exported, in a layout's `index.json`.
+    pub root_descriptor: BTreeMap<String, String>,
+}
+
+/// Everything that is to be written or sent; blobs are still in storage.
+pub(super) struct Bundle<'a> {
+    store: &'a Store,
+    pub(super) images: Vec<Ready>,
+    pub(super) index: Option<Document>,
+    pub(super) root_annotations: BTreeMap<String, String>,
+}
+
+/// A document with its descriptor.
+#[derive(Clone, Debug)]
+pub(super) struct Document {
+    pub(super) descriptor: Descriptor,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// One image of a bundle.
+pub(super) struct Ready {
+    pub(super) manifest: Document,
+    pub(super) config: Document,
+    pub(super) parsed: ImageConfig,
+    pub(super) platform: Platform,
+    /// As the manifest names them, each with what it unpacks to.
+    pub(super) layers: Vec<(Descriptor, DiffId)>,
+}
+
+/// A blob of a bundle.
+pub(super) enum Part<'b> {
+    Document(&'b Document),
+    Layer(&'b Descriptor, DiffId),
+}
+
+impl<'a> Bundle<'a> {
+    /// Brings images into a shape. Compresses layers where that has not happened yet.
+    pub(super) fn prepare(store: &'a Store, subject: &Subject, shape: &Shape, sink: &dyn Sink) -> Result<Self> {
+        let images = subject.manifests.iter().map(|manifest| ready(store, manifest, shape, sink)).collect::<Result<Vec<_>>>()?;
+        if images.is_empty() {
+            return Err(Error::new("there is no image to write"));
+        }
+        let index = subject.index.as_ref().map(|index| over(store, index, &images, &subject.manifests, shape)).transpose()?;
+        Ok(Self { store, images, index, root_annotations: shape.annotations.root_descriptor.clone() })
+    }
+
+    /// What a name for all of it stands for.
+    pub(super) fn root(&self) -> &Document {
+        self.index.as_ref().unwrap_or(&self.images[0].manifest)
+    }
+
+    /// The image, if it is one.
+    pub(super) fn single(&self, form: &str) -> Result<&Ready> {
+        match (&self.images[..], &self.index) {
+            ([only], _) => Ok(only),
+            _ => Err(Error::with_kind(Kind::Unsupported, format!("a {form} holds one platform; this image has {}", self.images.len()))
+                .hint("build one platform, or write an OCI archive or layout: `type=oci`")),
+        }
+    }
+
+    /// Every blob once: configs and layers in the order of the images, then manifests, then the index.
+    pub(super) fn parts(&self) -> Vec<Part<'_>> {
+        let mut seen = BTreeSet::new();
+        let mut parts = Vec::new();
+        for image in &self.images {
+            for (descriptor, diff_id) in &image.layers {
+                if seen.insert(descriptor.digest) {
+                    parts.push(Part::Layer(descriptor, *diff_id));
+                }
+            }
+            if seen.insert(image.config.descriptor.digest) {
+                parts.push(Part::Document(&image.config));
+            }
+        }
+        for document in self.images.iter().map(|image| &image.manifest).chain(&self.index) {
+            if seen.insert(document.descriptor.digest) {
+                parts.push(Part::Document(document));
+            }
+        }
+        parts
+    }
+
+    /// Writes a part's bytes.
+    pub(super) fn write_part(&self, part: &Part<'_>, out: &mut dyn Write) -> Result<()> {
+        match part {
+            Part::Document(document) => {
+                out.write_all(&document.bytes).map_err(|e| crate::error::from_io(|| "can't write a document".into(), e))
+            }
+            Part::Layer(descriptor, diff_id) => match self.store.has_blob(&descriptor.digest)? {
+                Some(_) => packed::copy(&mut self.store.blob_reader(&descriptor.digest)?, out).map(drop),
+                None => packed::tar_to(self.store, diff_id, out),
+            },
+        }
+    }
+
+    pub(super) fn store(&self) -> &'a Store {
+        self.store
+    }
+}
+
+impl Part<'_> {
+    pub(super) fn descriptor(&self) -> &Descriptor {
+        match self {
+            Self::Document(document) => &document.descriptor,
+            Self::Layer(descriptor, _) => descriptor,
+        }
+    }
+}
+
+fn ready(store: &Store, descriptor: &Descriptor, shape: &Shape, sink: &dyn Sink) -> Result<Ready> {
+    let bytes = store.read_blob(&descriptor.digest, LARGEST_DOCUMENT)?;
+    let ManifestOrIndex::Manifest(manifest) = ManifestOrIndex::parse(&bytes, Some(&descriptor.media_type))? else {
+        return Err(Error::with_kind(Kind::Corrupt, format!("`{}` is an index, not an image manifest", descriptor.digest)));
+    };
+    let config = store.read_blob(&manifest.config.digest, LARGEST_DOCUMENT)?;
+    let parsed: ImageConfig = serde_json::from_slice(&config)
+        .map_err(|e| Error::with_kind(Kind::Corrupt, format!("image config `{}` can't be understood", manifest.config.digest)).cause(e))?;
+    let docker = match shape.documents {
+        Documents::Oci => false,
+        Documents::Docker => true,
+        Documents::Same => manifest.media_type.as_deref().unwrap_or(&descriptor.media_type) == media_type::DOCKER_MANIFEST,
+    };
+    let diff_ids = parsed.rootfs.diff_ids.clone();
+    let mut changed = manifest.clone();
+    for (layer, diff_id) in changed.layers.iter_mut().zip(&diff_ids) {
+        *layer = shaped(store, layer, diff_id, shape, docker, sink)?;
+    }
+    changed.annotations.extend(shape.annotations.manifest.clone());
+    let (manifest_type, config_type) = match docker {
+        true => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
+        false => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
+    };
+    changed.config.media_type = config_type.into();
+    if changed.media_type.is_some() || docker {
+        changed.media_type = Some(manifest_type.into());
+    }
+    let bytes = if changed == manifest { bytes } else { changed.to_bytes() };
+    let platform = descriptor.platform.clone().unwrap_or_else(|| parsed.platform());
+    Ok(Ready {
+        manifest: Document { descriptor: Descriptor::new(manifest_type, Digest::of(&bytes), bytes.len() as u64), bytes },
+        config: Document { descriptor: changed.config, bytes: config },
+        parsed,
+        platform,
+        layers: changed.layers.into_iter().zip(diff_ids).collect(),
+    })
+}
+
+/// A layer as it leaves.
+fn shaped(store: &Store, layer: &Descriptor, diff_id: &DiffId, shape: &Shape, docker: bool, sink: &dyn Sink) -> Result<Descriptor> {
+    let here = store.has_blob(&layer.digest)? == Some(layer.size);
+    let compression = match layer.media_type.as_str() {
+        media_type::OCI_LAYER_GZIP | media_type::DOCKER_LAYER_GZIP => Some(Compression::Gzip),
+        media_type::OCI_LAYER_ZSTD => Some(Compression::Zstd),
+        media_type::OCI_LAYER | media_type::DOCKER_LAYER => Some(Compression::None),
+        _ => None,
+    };
+    // A layer made here is named by its tar, of which there is no blob.
+    let keep = here && (shape.repack == Repack::New || compression == Some(shape.packing.compression));
+    // Docker's documents have no name for zstd.
+    let mut packing = shape.packing;
+    if docker && packing.compression == Compression::Zstd {
+        packing = Packing::default();
+    }
+    let mut shaped = match keep && !(docker && compression == Some(Compression::Zstd)) {
+        true => layer.clone(),
+        false => Descriptor { annotations: layer.annotations.clone(), ..packed::packed(store, diff_id, packing, sink)? },
+    };
+    shaped.media_type = match (docker, shaped.media_type.as_str()) {
+        (true, media_type::OCI_LAYER_GZIP) => media_type::DOCKER_LAYER_GZIP.into(),
+        (true, media_type::OCI_LAYER) => media_type::DOCKER_LAYER.into(),
+        (false, media_type::DOCKER_LAYER_GZIP) => media_type::OCI_LAYER_GZIP.into(),
+        (false, media_type::DOCKER_LAYER) => media_type::OCI_LAYER.into(),
+        _ => shaped.media_type,
+    };
+    Ok(shaped)
+}
+
+/// The index over images that may have changed.
+fn over(store: &Store, descriptor: &Descriptor, images: &[Ready], before: &[Descriptor], shape: &Shape) -> Result<Document> {
+    let bytes = store.read_blob(&descriptor.digest, LARGEST_DOCUMENT)?;
+    let ManifestOrIndex::Index(index) = ManifestOrIndex::parse(&bytes, Some(&descriptor.media_type))? else {
+        return Err(Error::with_kind(Kind::Corrupt, format!("`{}` is no index", descriptor.digest)));
+    };
+    let docker = match shape.documents {
+        Documents::Oci => false,
+        Documents::Docker => true,
+        Documents::Same => index.media_type.as_deref().unwrap_or(&descriptor.media_type) == media_type::DOCKER_INDEX,
+    };
+    let media_type = if docker { media_type::DOCKER_INDEX } else { media_type::OCI_INDEX };
+    let mut changed: Index = index.clone();
+    if changed.media_type.is_some() || docker {
+        changed.media_type = Some(media_type.into());
+    }
+    changed.annotations.extend(shape.annotations.index.clone());
+    // Members that are not here (attestations, platforms not built) can't leave.
+    changed.manifests.retain(|member| before.iter().any(|manifest| manifest.digest == member.digest));
+    for (image, before) in images.iter().zip(before) {
+        for member in changed.manifests.iter_mut().filter(|member| member.digest == before.digest) {
+            let Descriptor { media_type, digest, size, .. } = image.manifest.descriptor.clone();
+            (member.media_type, member.digest, member.size) = (media_type, digest, size);
+            member.annotations.extend(shape.annotations.manifest_descriptor.clone());
+        }
+    }
+    let bytes = if changed == index { bytes } else { serde_json::to_vec(&changed).expect("an index has only string keys") };
+    Ok(Document { descriptor: Descriptor::new(media_type, Digest::of(&bytes), bytes.len() as u64), bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_subject_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("s")).unwrap();
+        let subject = Subject { manifests: Vec::new(), index: None };
+        assert!(Bundle::prepare(&store, &subject, &Shape::default(), &crate::event::Silent).is_err());
+    }
+}

@@ -1,0 +1,135 @@
+//! An image from the storage directory into a registry: only what the registry lacks.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Seek as _, SeekFrom};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::bundle::{Bundle, Part, Shape, Subject};
+use super::client::Client;
+use super::packed;
+use super::parallel;
+use crate::error::{Error, Kind, Result, quote};
+use crate::event::{Event, Sink, next_id};
+use crate::oci::{Descriptor, Digest, Reference};
+use crate::registry::{self, Put, Upload};
+use crate::store::Store;
+
+/// Blobs on their way at the same time: docker's number; some registries count connections.
+const AT_ONCE: usize = 5;
+
+/// Sends an image, or several under their index, and gives it the reference's name there.
+///
+/// Blobs go first, then manifests, the name last: whoever pulls meanwhile gets the old image or the new one, whole. An image the
+/// registry has under this name costs one request.
+pub fn push(
+    store: &Store,
+    client: &Client,
+    subject: &Subject,
+    reference: &Reference,
+    shape: &Shape,
+    sink: &dyn Sink,
+) -> Result<Descriptor> {
+    let bundle = Bundle::prepare(store, subject, shape, sink)?;
+    let root = bundle.root();
+    if let Some(digest) = reference.digest().filter(|digest| **digest != root.descriptor.digest) {
+        return Err(Error::input(format!("can't push as {}", quote(reference.familiar())))
+            .cause(format!("the image that would be pushed has digest `{}`, not `{digest}`", root.descriptor.digest))
+            .hint("push to a tag"));
+    }
+    let push = Push { bundle: &bundle, client: client.registry()?, reference, sink };
+    if push.client.pushed_digest(reference)? == Some(root.descriptor.digest) {
+        return Ok(root.descriptor.clone());
+    }
+    push.blobs()?;
+    if bundle.index.is_some() {
+        for image in &bundle.images {
+            let pinned: Reference = reference.canonical(image.manifest.descriptor.digest).to_string().parse()?;
+            push.client.put_manifest(&pinned, &image.manifest.descriptor.media_type, &image.manifest.bytes)?;
+        }
+    }
+    push.client.put_manifest(reference, &root.descriptor.media_type, &root.bytes)?;
+    Ok(root.descriptor.clone())
+}
+
+struct Push<'a> {
+    bundle: &'a Bundle<'a>,
+    client: &'a registry::Client,
+    reference: &'a Reference,
+    sink: &'a dyn Sink,
+}
+
+impl Push<'_> {
+    /// Layers and configs; the largest start first.
+    fn blobs(&self) -> Result<()> {
+        let documents: Vec<Digest> =
+            self.bundle.images.iter().map(|image| &image.manifest).chain(&self.bundle.index).map(|d| d.descriptor.digest).collect();
+        let mut parts = self.bundle.parts();
+        parts.retain(|part| !documents.contains(&part.descriptor().digest));
+        parts.sort_by_key(|part| std::cmp::Reverse(part.descriptor().size));
+        let sources = self.sources()?;
+        parallel::each(parts, AT_ONCE, |part, stop| self.blob(&part, &sources, stop))
+    }
+
+    /// For each blob the repositories of this registry that images here came from, or went to.
+    fn sources(&self) -> Result<BTreeMap<Digest, Vec<String>>> {
+        let mut sources: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+        for record in self.bundle.store().images()? {
+            let name = &record.reference;
+            if name.registry() != self.reference.registry() || name.repository() == self.reference.repository() {
+                continue;
+            }
+            for digest in record.blobs.iter().chain([&record.config]) {
+                sources.entry(*digest).or_default().push(name.repository().to_owned());
+            }
+        }
+        Ok(sources)
+    }
+
+    fn blob(&self, part: &Part<'_>, sources: &BTreeMap<Digest, Vec<String>>, stop: &AtomicBool) -> Result<()> {
+        let descriptor = part.descriptor();
+        let kind = if matches!(part, Part::Document(_)) { "config" } else { "layer" };
+        let (id, what) = (next_id(), format!("{kind} {}", descriptor.digest.short()));
+        self.sink.event(Event::TransferStarted { id, what: &what, total: Some(descriptor.size) });
+        let seen = |done| {
+            self.sink.event(Event::TransferAdvanced { id, done });
+            match stop.load(Ordering::Relaxed) {
+                true => Err(Error::with_kind(Kind::Interrupted, "another layer could not be sent")),
+                false => Ok(()),
+            }
+        };
+        let from = sources.get(&descriptor.digest).map_or(&[][..], Vec::as_slice);
+        let open = |offset| self.open(part, offset);
+        let upload = Upload { digest: descriptor.digest, size: descriptor.size, open: &open, seen: &seen, from };
+        let put = self.client.put_blob(self.reference, &upload)?;
+        let note = match put {
+            Put::There => "already there",
+            Put::Mounted => "mounted",
+            Put::Sent => "done",
+        };
+        self.sink.event(Event::TransferFinished { id, note });
+        Ok(())
+    }
+
+    /// Opens a blob from an offset on. What comes before is read too, since a blob proves itself by all of its bytes.
+    fn open(&self, part: &Part<'_>, offset: u64) -> Result<Box<dyn Read + Send>> {
+        let mut reader: Box<dyn Read + Send> = match part {
+            Part::Document(document) => {
+                let mut bytes = std::io::Cursor::new(document.bytes.clone());
+                let _ = bytes.seek(SeekFrom::Start(offset));
+                return Ok(Box::new(bytes));
+            }
+            Part::Layer(descriptor, diff_id) => {
+                let store = self.bundle.store();
+                if store.has_blob(&descriptor.digest)?.is_none() {
+                    let mut writer = store.blob_writer()?;
+                    packed::tar_to(store, diff_id, &mut writer)?;
+                    writer.commit(&descriptor.digest, Some(descriptor.size))?;
+                }
+                Box::new(store.blob_reader(&descriptor.digest)?)
+            }
+        };
+        std::io::copy(&mut reader.by_ref().take(offset), &mut std::io::sink())
+            .map_err(|e| crate::error::from_io(|| "can't read the layer".into(), e))?;
+        Ok(reader)
+    }
+}

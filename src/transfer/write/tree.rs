@@ -1,0 +1,52 @@
+//! A flattened root file system as plain files, a directory a platform where there are several.
+
+use std::path::Path;
+
+use crate::error::{IoContext as _, Result};
+use crate::event::{Event, Sink};
+use crate::rootfs::extract::extract;
+use crate::rootfs::view::View;
+use crate::transfer::bundle::Bundle;
+use crate::transfer::draft;
+
+/// Writes the files. A directory that is not there yet appears when it is whole; into one that is there files are put one by one.
+pub(super) fn write(bundle: &Bundle<'_>, directory: &Path, sink: &dyn Sink) -> Result<()> {
+    let fresh = !directory.exists();
+    let target = match fresh {
+        true => {
+            let unfinished = draft::beside(directory)?;
+            std::fs::create_dir_all(&unfinished).doing("create", &unfinished)?;
+            unfinished
+        }
+        false => directory.to_owned(),
+    };
+    let filled = fill(bundle, &target, sink);
+    match (fresh, filled) {
+        (true, Ok(())) => std::fs::rename(&target, directory).doing("create", directory),
+        (true, Err(error)) => {
+            let _ = crate::rootfs::extract::remove(&target);
+            Err(error)
+        }
+        (false, filled) => filled,
+    }
+}
+
+fn fill(bundle: &Bundle<'_>, target: &Path, sink: &dyn Sink) -> Result<()> {
+    for image in &bundle.images {
+        let view = View::new(bundle.store().stack(&image.parsed.rootfs.diff_ids)?);
+        // BuildKit's names: `linux_amd64`, `linux_arm_v7`.
+        let below = match bundle.index {
+            Some(_) => {
+                let below = target.join(image.platform.to_string().replace('/', "_"));
+                std::fs::create_dir_all(&below).doing("create", &below)?;
+                below
+            }
+            None => target.to_owned(),
+        };
+        let left_out = extract(&view, &below)?;
+        if left_out > 0 {
+            sink.event(Event::Warning(&format!("left out {left_out} device nodes, which only root can make; a tarball holds them")));
+        }
+    }
+    Ok(())
+}
