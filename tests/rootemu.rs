@@ -123,6 +123,7 @@ fn step(root: Root, emulation: Option<EmulationSpec>, script: &str) -> Done {
             env: vec!["PATH=/bin".into()],
             cwd: ImagePath::clean("tmp"),
             umask: Some(0o22),
+            limits: Vec::new(),
         },
         hostname: Some("rootling".into()),
         network: Network::Host,

@@ -162,6 +162,7 @@ fn spec(root: Root, script: &str) -> Spec {
             env: vec!["PATH=/usr/bin:/bin".into()],
             cwd: ImagePath::root(),
             umask: Some(0o22),
+            limits: Vec::new(),
         },
         hostname: Some("rootling".into()),
         network: Network::Host,
@@ -336,7 +337,8 @@ fn mounts(fixture: &Fixture) {
     let data = fixture.fresh("data");
     fs::write(data.join("f"), "data\n").unwrap();
     let bind = |source: &Path| MountKind::Bind { source: source.to_path_buf() };
-    let stack = |path: &str| MountKind::Stack { lowers: vec![data.clone(), fixture.path("points")], path: ImagePath::clean(path) };
+    let stack =
+        |path: &str| MountKind::Stack { lowers: vec![data.clone(), fixture.path("points")], path: ImagePath::clean(path), changes: None };
     let script = "cat /rw/f /ro/f /one /stack/f /t/deep/f; touch /rw/new /drop/new; touch /ro/no 2>/dev/null || echo ro; [ -e /skipped ] || echo skipped; ls -d /drop/proc";
     let mut spec = spec(fixture.overlay(fixture.layers()), script);
     spec.mounts = vec![

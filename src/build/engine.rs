@@ -141,6 +141,7 @@ impl Engine<'_> {
     fn stage(&self, index: usize) -> Result<State> {
         let stage = &self.plan.stages[index];
         let (mut state, onbuild) = self.timed(stage, |engine| engine.base(stage))?;
+        state.set_variables(&self.request.surroundings.variables);
         let triggers = self.triggers(stage, &onbuild)?;
         let total = 1 + triggers.iter().map(|file| file.instructions.len()).sum::<usize>() + stage.instructions.len();
         let all = triggers.iter().flat_map(|file| file.instructions.iter()).chain(stage.instructions.iter().copied());

@@ -14,6 +14,8 @@ mod engine;
 mod image;
 mod key;
 mod location;
+mod mounts;
+mod origin;
 mod passwd;
 mod plan;
 mod remote;
@@ -26,6 +28,7 @@ mod squash;
 mod state;
 mod step;
 mod stop;
+mod surroundings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -47,6 +50,7 @@ pub use remote::is_web;
 pub use run::{emulation, file as file_mount};
 pub use scope::PREDEFINED as PREDEFINED_ARGUMENTS;
 pub use state::DEFAULT_PATH;
+pub use surroundings::{Agent, Resolution, Secret, Surroundings};
 
 /// Everything a build depends on, as plain data.
 pub struct Request {
@@ -78,6 +82,8 @@ pub struct Request {
     pub emulation: rootemu::Mode,
     /// How RUN gets its tree.
     pub workspace: WorkspaceKind,
+    /// What RUN sees of the machine.
+    pub surroundings: Surroundings,
     /// Proxy variables of the machine, for RUN.
     pub proxies: BTreeMap<String, String>,
     /// What the image gets besides what the Dockerfile says.

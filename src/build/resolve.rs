@@ -1,9 +1,11 @@
 //! From an instruction to what is to be done: variables replaced, paths made absolute, names of stages found.
 
-use crate::dockerfile::ast::{self, CopySource, Dockerfile, Instruction, Invocation, Kind, Security, Transfer};
+use crate::dockerfile;
+use crate::dockerfile::ast::{self, CopySource, Dockerfile, Instruction, Invocation, Kind, Mount, Security, Transfer};
 use crate::dockerfile::expand::{Expanded, Mode, expand};
 use crate::error::{Error, Kind as ErrorKind, Result, hide_credentials, quote};
 use crate::oci::ImagePath;
+use crate::sandbox::Network;
 use crate::transfer::git::Metadata;
 
 use super::chmod::Chmod;
@@ -32,8 +34,10 @@ pub struct Command {
     pub argv: Vec<String>,
     /// A here-document that begins with `#!`: a file to run instead of a shell's text.
     pub script: Option<Script>,
-    /// `--network=none`.
-    pub network: Network,
+    /// `--network`; `None` for the build's.
+    pub network: Option<Network>,
+    /// `--mount`, in order.
+    pub mounts: Vec<Mount>,
 }
 
 /// A program given in the Dockerfile.
@@ -43,15 +47,6 @@ pub struct Script {
     pub name: String,
     /// Its text.
     pub text: String,
-}
-
-/// Which network a RUN sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Network {
-    /// The machine's.
-    Host,
-    /// None.
-    None,
 }
 
 /// A COPY or ADD.
@@ -144,9 +139,11 @@ impl Resolver<'_> {
 
     fn run(&self, run: &ast::Run) -> Result<Action> {
         let network = match run.network {
-            ast::Network::Default | ast::Network::Host => Network::Host,
-            ast::Network::None => Network::None,
+            ast::Network::Default => None,
+            ast::Network::Host => Some(Network::Host),
+            ast::Network::None => Some(Network::None),
         };
+        let mounts = run.mounts.iter().map(|mount| mount.resolve(&mut |value| self.word(value))).collect::<Result<_>>()?;
         let mut script = None;
         let argv = match run.invocation() {
             Invocation::Exec(words) => words,
@@ -160,7 +157,7 @@ impl Resolver<'_> {
                 argv
             }
         };
-        Ok(Action::Run(Command { argv, script, network }))
+        Ok(Action::Run(Command { argv, script, network, mounts }))
     }
 
     fn copy(&self, copy: &ast::Copy) -> Result<Action> {
@@ -248,11 +245,7 @@ pub fn check_supported(instruction: &Instruction) -> Result<()> {
     let transfer = |transfer: &Transfer| [("--exclude", !transfer.excludes.is_empty())];
     let mut missing: Vec<(&str, bool)> = Vec::new();
     match &instruction.kind {
-        Kind::Run(run) => missing.extend([
-            ("RUN --mount", !run.mounts.is_empty()),
-            ("RUN --device", !run.devices.is_empty()),
-            ("RUN --security=insecure", run.security == Security::Insecure),
-        ]),
+        Kind::Run(run) => check_privileges(run)?,
         Kind::Copy(copy) => {
             missing.push(("COPY --parents", copy.parents));
             missing.extend(transfer(&copy.transfer));
@@ -261,6 +254,26 @@ pub fn check_supported(instruction: &Instruction) -> Result<()> {
         _ => {}
     }
     missing.into_iter().find(|(_, given)| *given).map_or(Ok(()), |(what, _)| Err(unsupported(what)))
+}
+
+/// What nobody without privileges can give. A device that is not required may be missing (BuildKit), so only required ones are errors.
+fn check_privileges(run: &ast::Run) -> Result<()> {
+    if run.security == Security::Insecure {
+        return Err(Error::with_kind(ErrorKind::Unsupported, "`RUN --security=insecure` asks for privileges on the machine")
+            .cause("this program has none, whoever allows them")
+            .hint("leave it out; if the command lacks a capability within its container, `rootling build --cap-add` gives it"));
+    }
+    for device in &run.devices {
+        let fields = dockerfile::comma_fields("--device", device)?;
+        let required = fields.iter().any(|field| matches!(field.as_str(), "required" | "required=true" | "required=1"));
+        if required {
+            let name = fields.iter().find(|field| !field.starts_with("required")).map_or("", |field| field.trim_start_matches("name="));
+            return Err(Error::with_kind(ErrorKind::Unsupported, format!("the device {} is not there", quote(name)))
+                .cause("devices of CDI are not known here")
+                .hint("leave `--device` out and give the build the device's files: `rootling build --device /dev/NAME --bind LIBRARY`"));
+        }
+    }
+    Ok(())
 }
 
 /// The line of the history for a RUN, with the arguments it saw in front, as docker writes it.

@@ -6,18 +6,17 @@ use std::io::Read;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Stream};
 use crate::oci::ImagePath;
-use crate::rootemu::{EmulationSpec, Mode, Report, User};
+use crate::rootemu::{EmulationSpec, Mode, Override, Report, User};
 use crate::rootfs::view::View;
-use crate::sandbox::{
-    self, Access, Capabilities, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio,
-};
+use crate::sandbox::{self, Access, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio};
 use crate::store::{CommitOptions, Layer, Workspace, WorkspaceRoot};
 
 use super::Failed;
 use super::engine::Engine;
 use super::image::keep_failed;
+use super::mounts::{self, Mounts, Provided};
 use super::passwd::{Accounts, Identity};
-use super::resolve::{Command, Network};
+use super::resolve::Command;
 use super::state::{DEFAULT_PATH, State, StateLayer};
 
 /// The host name every step sees, so that none depends on the machine.
@@ -31,23 +30,29 @@ const FOREIGN: &str =
 const SCRIPTS: &str = "/dev/pipes";
 
 /// Runs; `None` if nothing changed.
-pub fn run(engine: &Engine<'_>, state: &State, command: &Command, id: u64) -> Result<Option<Layer>> {
+pub fn run(engine: &Engine<'_>, state: &State, command: &Command, mounts: &Mounts<'_>, id: u64) -> Result<Option<Layer>> {
     let stack = state.stack();
     let view = View::new(engine.store.stack(&stack)?);
     let identity = Accounts::of(&view)?.identity(&state.config.config.user)?;
     let workspace = engine.store.workspace(engine.request.workspace, &stack)?;
-    let spec = spec(engine, state, command, &identity, &workspace, &view)?;
+    let mut provided = mounts.provide(engine, &workspace.scratch())?;
+    let spec = spec(engine, state, command, &identity, &workspace, &view, &provided)?;
     let io = Stdio { stdin: sandbox::Stream::Null, stdout: sandbox::Stream::Pipe, stderr: sandbox::Stream::Pipe };
     engine.stop.check()?;
-    let mut running = sandbox::spawn(&spec, io)?;
+    let mut running = sandbox::spawn_holding(&spec, io, std::mem::take(&mut provided.held))?;
     let watched = engine.stop.watch(&running)?;
     let (out, err) = (running.stdout.take(), running.stderr.take());
     // The readers end when the last process that holds the pipe does, which is when the sandbox ends.
     std::thread::scope(|scope| {
         scope.spawn(|| forward(engine, id, Stream::Out, out));
         scope.spawn(|| forward(engine, id, Stream::Err, err));
+        for (connections, agent) in std::mem::take(&mut provided.agents) {
+            scope.spawn(move || mounts::serve(connections, &agent));
+        }
     });
     let status = running.wait()?;
+    // Whoever waits for a locked cache need not wait for the layer.
+    drop(provided);
     drop(watched);
     engine.stop.check()?;
     for notice in &status.notices {
@@ -75,8 +80,66 @@ fn kept(engine: &Engine<'_>, state: &State, workspace: Workspace, options: &Comm
     }
 }
 
-fn spec(engine: &Engine<'_>, state: &State, command: &Command, identity: &Identity, workspace: &Workspace, view: &View) -> Result<Spec> {
+fn spec(
+    engine: &Engine<'_>,
+    state: &State,
+    command: &Command,
+    identity: &Identity,
+    workspace: &Workspace,
+    view: &View,
+    provided: &Provided,
+) -> Result<Spec> {
     let config = &state.config.config;
+    let surroundings = &engine.request.surroundings;
+    let mut mounts = surroundings.mounts();
+    let mut argv = command.argv.clone();
+    if let Some(script) = &command.script {
+        let target = ImagePath::clean(SCRIPTS).child(&script.name);
+        argv = vec![target.to_string()];
+        mounts.push(file(target, script.text.clone().into_bytes(), 0o755));
+    }
+    mounts.extend(provided.mounts.iter().cloned());
+    mounts.sort_by(|a, b| a.target.cmp(&b.target));
+    let root = match workspace.root() {
+        WorkspaceRoot::Overlay { lowers, upper, work, .. } => {
+            Root::Overlay { lowers: lowers.clone(), upper: upper.clone(), work: work.clone() }
+        }
+        WorkspaceRoot::Directory(path) => Root::Directory { path: path.clone(), access: Access::ReadWrite },
+    };
+    let emulation = emulation(engine.request.emulation, identity, view, &provided.owners)?;
+    let environment = environment(engine, state, command, identity, provided);
+    let cwd = ImagePath::clean(&config.working_dir);
+    Ok(Spec {
+        root,
+        id_map: IdMap::ROOT,
+        mounts,
+        process: Process {
+            argv: argv.into_iter().map(Into::into).collect(),
+            env: environment.iter().map(|(name, value)| format!("{name}={value}").into()).collect(),
+            cwd,
+            umask: Some(0o022),
+            limits: surroundings.limits.clone(),
+        },
+        hostname: Some(HOSTNAME.into()),
+        network: command.network.unwrap_or(surroundings.network),
+        pid: Namespace::Private,
+        ipc: Namespace::Private,
+        devices: Devices::Minimal,
+        capabilities: surroundings.capabilities,
+        privileges: Privileges::Raisable,
+        binfmt: sandbox::interpreters(&state.config.platform(), &engine.request.programs)?,
+        emulation,
+    })
+}
+
+/// The variables of a command.
+fn environment(
+    engine: &Engine<'_>,
+    state: &State,
+    command: &Command,
+    identity: &Identity,
+    provided: &Provided,
+) -> BTreeMap<String, String> {
     let mut environment: BTreeMap<String, String> = engine.request.proxies.clone();
     for name in super::PREDEFINED_ARGUMENTS {
         if let Some(value) = engine.request.arguments.get(name) {
@@ -87,44 +150,15 @@ fn spec(engine: &Engine<'_>, state: &State, command: &Command, identity: &Identi
     environment.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
     environment.entry("HOME".into()).or_insert_with(|| identity.home.clone());
     environment.entry("HOSTNAME".into()).or_insert_with(|| HOSTNAME.into());
-    let mut mounts = host_files();
-    let mut argv = command.argv.clone();
-    if let Some(script) = &command.script {
-        let target = ImagePath::clean(SCRIPTS).child(&script.name);
-        argv = vec![target.to_string()];
-        mounts.push(file(target, script.text.clone().into_bytes(), 0o755));
+    environment.extend(provided.variables.iter().cloned());
+    if let Some(socket) = Mounts::agent_socket(&command.mounts, &state.config.config.working_dir) {
+        environment.entry("SSH_AUTH_SOCK".into()).or_insert(socket);
     }
-    let root = match workspace.root() {
-        WorkspaceRoot::Overlay { lowers, upper, work, .. } => {
-            Root::Overlay { lowers: lowers.clone(), upper: upper.clone(), work: work.clone() }
-        }
-        WorkspaceRoot::Directory(path) => Root::Directory { path: path.clone(), access: Access::ReadWrite },
-    };
-    let emulation = emulation(engine.request.emulation, identity, view)?;
-    let environment = environment.iter().map(|(name, value)| format!("{name}={value}").into()).collect();
-    let cwd = ImagePath::clean(&config.working_dir);
-    Ok(Spec {
-        root,
-        id_map: IdMap::ROOT,
-        mounts,
-        process: Process { argv: argv.into_iter().map(Into::into).collect(), env: environment, cwd, umask: Some(0o022) },
-        hostname: Some(HOSTNAME.into()),
-        network: match command.network {
-            Network::Host => sandbox::Network::Host,
-            Network::None => sandbox::Network::None,
-        },
-        pid: Namespace::Private,
-        ipc: Namespace::Private,
-        devices: Devices::Minimal,
-        capabilities: Capabilities::docker(),
-        privileges: Privileges::Raisable,
-        binfmt: sandbox::interpreters(&state.config.platform(), &engine.request.programs)?,
-        emulation,
-    })
+    environment
 }
 
-/// Root emulation for a user of a stack; `None` without emulation.
-pub fn emulation(mode: Mode, identity: &Identity, view: &View) -> Result<Option<serde_json::Value>> {
+/// Root emulation for a user of a stack; `None` without emulation. `mounted` are owners of what is mounted into it.
+pub fn emulation(mode: Mode, identity: &Identity, view: &View, mounted: &[(ImagePath, Override)]) -> Result<Option<serde_json::Value>> {
     if mode == Mode::None {
         return Ok(None);
     }
@@ -138,13 +172,8 @@ pub fn emulation(mode: Mode, identity: &Identity, view: &View) -> Result<Option<
             }
         }
     }
+    spec = spec.with_owners(mounted.iter().map(|(path, owner)| (path, *owner)));
     Ok(Some(spec.to_value()))
-}
-
-/// The host's files that name resolution needs, as far as they exist. A copy each: a step must not change the host's.
-fn host_files() -> Vec<Mount> {
-    let read = |path: &str| Some(file(ImagePath::clean(path), std::fs::read(path).ok()?, 0o644));
-    ["/etc/resolv.conf", "/etc/hosts"].into_iter().filter_map(read).collect()
 }
 
 /// A file in memory.

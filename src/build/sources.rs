@@ -51,19 +51,30 @@ impl Source<'_> {
         Ok(selection)
     }
 
-    fn matches(&self, pattern: &str) -> Result<Vec<(Vec<u8>, ImagePath)>> {
-        let clean = ImagePath::clean(pattern);
-        if !Glob::is_pattern(pattern) {
-            let path = self.view.resolve(&clean, Follow::Last)?;
-            if self.view.lookup(&path)?.is_none() {
-                return Err(self.missing(pattern, &clean));
-            }
-            if self.ignored(&path)? {
-                return Err(Error::with_kind(Kind::NotFound, format!("{} is excluded by .dockerignore", quote(pattern)))
-                    .hint("remove the pattern that excludes it, or add an exception (`!path`) after it"));
-            }
-            return Ok(vec![(clean.name().unwrap_or_default().to_vec(), path)]);
+    /// Selects one file or directory by its plain name, as a mount does.
+    pub fn select_one(&self, name: &str) -> Result<Item> {
+        let (name, path) = self.named(name)?;
+        self.gather(name, &path)
+    }
+
+    fn named(&self, name: &str) -> Result<(Vec<u8>, ImagePath)> {
+        let clean = ImagePath::clean(name);
+        let path = self.view.resolve(&clean, Follow::Last)?;
+        if self.view.lookup(&path)?.is_none() {
+            return Err(self.missing(name, &clean));
         }
+        if self.ignored(&path)? {
+            return Err(Error::with_kind(Kind::NotFound, format!("{} is excluded by .dockerignore", quote(name)))
+                .hint("remove the pattern that excludes it, or add an exception (`!path`) after it"));
+        }
+        Ok((clean.name().unwrap_or_default().to_vec(), path))
+    }
+
+    fn matches(&self, pattern: &str) -> Result<Vec<(Vec<u8>, ImagePath)>> {
+        if !Glob::is_pattern(pattern) {
+            return Ok(vec![self.named(pattern)?]);
+        }
+        let clean = ImagePath::clean(pattern);
         let mut found = vec![ImagePath::root()];
         for component in clean.components() {
             let glob = Glob::new(&String::from_utf8_lossy(component))?;

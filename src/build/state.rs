@@ -91,6 +91,14 @@ impl State {
         child
     }
 
+    /// Sets variables as ENV does, without an entry in the history (buildah's `--env`).
+    pub fn set_variables(&mut self, variables: &[(String, String)]) {
+        for (name, value) in variables {
+            self.config.config.set_env(name, value);
+            self.scope.set_env(name, value);
+        }
+    }
+
     /// Adds a history entry. `created` is known for layers only: what changes the config alone gets the time of the image.
     pub fn record(&mut self, created: Option<String>, created_by: String, layer: Option<StateLayer>) {
         let empty_layer = layer.is_none();

@@ -5,21 +5,21 @@ use std::time::Instant;
 use crate::dockerfile::ast::Instruction;
 use crate::error::{Error, Result, hide_credentials, quote};
 use crate::event::{Event, Outcome, next_id};
-use crate::oci::{DiffId, Digest, Hasher, ImagePath};
+use crate::oci::{Digest, ImagePath};
 use crate::rootfs::meta::{Kind, Meta, Mtime};
 use crate::rootfs::view::{Follow, View};
 use crate::rootfs::writer::{Content, LayerWriter};
-use crate::store::StepRecord;
 
 use super::cache::Made;
 use super::copy;
 use super::engine::Engine;
 use super::key::Key;
+use super::mounts::Mounts;
 use super::passwd::Accounts;
 use super::plan::{Stage, find_stage, locate};
 use super::remote::{self, Fetched};
 use super::resolve::{self, Action, Copy, Resolver};
-use super::sources::{Selection, Source};
+use super::sources::Selection;
 use super::state::{Certainty, State};
 use super::{Execution, config_step, run};
 
@@ -64,7 +64,7 @@ impl Engine<'_> {
                 (Made::planned(), format!("WORKDIR {path}"))
             }
             _ if self.is_guess(state, &action) => (Made::planned(), hide_credentials(&instruction.original)),
-            Action::Run(command) => (self.run(state, command, id)?, resolve::run_history(state, command)),
+            Action::Run(command) => (self.run(stage, state, command, id)?, resolve::run_history(state, command)),
             Action::Copy(copy) => (self.copy(stage, state, copy)?, hide_credentials(&instruction.original)),
             Action::Workdir(path) => {
                 let made = self.workdir(state, path)?;
@@ -86,19 +86,30 @@ impl Engine<'_> {
         if matches!(action, Action::Copy(copy) if !copy.remotes.is_empty()) && self.request.execution == Execution::Dry {
             return true;
         }
-        let Action::Copy(Copy { from: Some(from), .. }) = action else { return state.certainty == Certainty::Guessed };
-        let source = find_stage(&self.plan.stages, from).and_then(|index| self.state(index).ok());
-        state.certainty == Certainty::Guessed || source.is_some_and(|source| source.certainty == Certainty::Guessed)
+        let sources: Vec<&str> = match action {
+            Action::Copy(copy) => copy.from.as_deref().into_iter().collect(),
+            Action::Run(command) => command.mounts.iter().filter_map(|mount| mount.from.as_deref()).collect(),
+            _ => Vec::new(),
+        };
+        let guessed = |from: &str| {
+            let source = find_stage(&self.plan.stages, from).and_then(|index| self.state(index).ok());
+            source.is_some_and(|source| source.certainty == Certainty::Guessed)
+        };
+        state.certainty == Certainty::Guessed || sources.into_iter().any(guessed)
     }
 
-    fn run(&self, state: &State, command: &resolve::Command, id: u64) -> Result<Made> {
+    fn run(&self, stage: &Stage<'_>, state: &State, command: &resolve::Command, id: u64) -> Result<Made> {
         let config = &state.config.config;
+        let surroundings = &self.request.surroundings;
+        let network = command.network.unwrap_or(surroundings.network);
         let mut key = Key::new(&state.chain(), "RUN");
         key.list(&command.argv).list(command.script.iter().flat_map(|s| [&s.name, &s.text]));
         key.list(state.scope.variables().map(|(name, value)| format!("{name}={value}")));
         key.field(&config.user).field(&config.working_dir);
-        key.field(format!("{} {:?} {:?}", state.config.platform(), command.network, self.request.emulation));
-        self.cached(key.finish(), |engine| run::run(engine, state, command, id))
+        key.field(format!("{} {network:?} {:?}", state.config.platform(), self.request.emulation));
+        surroundings.add_to(&mut key);
+        let mounts = Mounts::find(self, stage, state, &command.mounts, &mut key)?;
+        self.cached(key.finish(), |engine| run::run(engine, state, command, &mounts, id))
     }
 
     fn workdir(&self, state: &State, path: &str) -> Result<Made> {
@@ -136,7 +147,10 @@ impl Engine<'_> {
             key.list(fetched.iter().map(Fetched::key));
         }
         // Files of contexts belong to root, whoever owns them where they are.
-        let of_context = copy.from.as_deref().is_none_or(|from| matches!(self.named_tree(from), Ok(Some(_))));
+        let of_context = match copy.from.as_deref() {
+            Some(from) => self.named_tree(from)?.is_some(),
+            None => true,
+        };
         let default_owner = of_context.then_some((0, 0));
         let owner = chown.or(default_owner);
         self.cached(key.finish(), |engine| {
@@ -168,53 +182,11 @@ impl Engine<'_> {
         if copy.sources.is_empty() {
             return Ok((None, Selection::default(), Digest::of("")));
         }
-        let named = copy.from.as_deref().map(|from| self.named_tree(from)).transpose()?.flatten();
-        let (Some(from), None) = (&copy.from, named) else {
-            let no_context = || Error::input("there is no build context").hint("give a directory: `rootling build -f - DIR`");
-            let context = named.or(self.context).ok_or_else(no_context)?;
-            let source = context.source();
-            let selection = source.select(&copy.sources)?;
-            let view = source.view.clone();
-            let digest = selection.digest(&view, &mut |node| context.content(node))?;
-            return Ok((Some(view), selection, digest));
-        };
-        let stage_index = if self.contexts.location(from).is_some() { None } else { find_stage(&self.plan.stages, from) };
-        let stack = match stage_index {
-            Some(index) if index < stage.index => self.state(index)?.stack(),
-            // A trigger of a base image can't know what there is.
-            Some(_) => return Err(Error::input(format!("stage {} is not built before this one", quote(from)))),
-            None if from == "scratch" => Vec::new(),
-            None => self.image(from, &stage.platform)?.config.rootfs.diff_ids,
-        };
-        let view = View::new(self.store.stack(&stack)?);
-        let source = Source { view: &view, ignore: None, name: quote(from) };
-        let selection = source.select(&copy.sources)?;
-        let digest = self.content_of_image(&stack, &view, &selection, &copy.sources)?;
-        Ok((Some(view), selection, digest))
+        let origin = self.origin(stage, copy.from.as_deref())?;
+        let selection = origin.source().select(&copy.sources)?;
+        let digest = self.content(&origin, &selection, &copy.sources)?;
+        Ok((Some(origin.view), selection, digest))
     }
-
-    /// The digest of what was selected from an image, remembered by the image's layers and the patterns: they can't change.
-    fn content_of_image(&self, stack: &[DiffId], view: &View, selection: &Selection, patterns: &[String]) -> Result<Digest> {
-        let chain = crate::oci::ChainId::of(stack).map_or_else(|| Digest::of("scratch"), |chain| chain.0);
-        let mut key = Key::new(&chain, "content");
-        key.list(patterns);
-        let key = key.finish();
-        if let Some(record) = self.store.step_get(&key)?
-            && let Some(digest) = record.value.as_str().and_then(|text| text.parse().ok())
-        {
-            return Ok(digest);
-        }
-        let digest = selection.digest(view, &mut |node| digest_file(view, node))?;
-        self.store.step_put(&key, &StepRecord { layers: stack.to_vec(), blobs: Vec::new(), value: digest.to_string().into() })?;
-        Ok(digest)
-    }
-}
-
-fn digest_file(view: &View, node: &crate::rootfs::view::Node) -> Result<Digest> {
-    let mut hasher = Hasher::new();
-    let path = node.path.as_relative();
-    std::io::copy(&mut view.open(node)?, &mut hasher).map_err(|e| Error::io("read", path, e))?;
-    Ok(hasher.finish())
 }
 
 /// The files given in the Dockerfile itself.

@@ -3,7 +3,9 @@
 //! Exit codes: 0 done; 1 not done; 2 wrong usage; a failing RUN of `build` passes the command's own code; `run`: 125 not started for our
 //! reasons, 126 not executable, 127 not found, 128+n ended by signal n, else the command's own.
 
+mod bind;
 mod build;
+mod cache;
 mod completion;
 mod environment;
 mod export;
@@ -69,6 +71,8 @@ enum Command {
     /// Remove images
     #[command(visible_aliases = ["rmi", "delete"])]
     Rm(rm::Arguments),
+    /// List what is kept for later builds: cache mounts and the results of steps
+    Cache(cache::Arguments),
     /// Remove what no image needs
     Prune(prune::Arguments),
     /// Print a directory with an image's root file system, for ch-run, bwrap or chroot
@@ -127,6 +131,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
         Command::History(arguments) => history::execute(&arguments, environment)?,
         Command::Tag(arguments) => tag::execute(&arguments, environment)?,
         Command::Rm(arguments) => rm::execute(&arguments, environment)?,
+        Command::Cache(arguments) => cache::execute(&arguments, environment)?,
         Command::Prune(arguments) => prune::execute(&arguments, environment)?,
         Command::Path(arguments) => path::execute(&arguments, environment)?,
         Command::StoragePath => render::result(&environment.storage()?.display().to_string()),

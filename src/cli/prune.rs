@@ -35,6 +35,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let report = store.prune(&PruneOptions {
         steps: kept(arguments.cache || arguments.all),
         trees: kept(arguments.all),
+        mounts: kept(arguments.cache || arguments.all),
         action: if arguments.dry_run { Action::Estimate } else { Action::Remove },
     })?;
     let parts = [("layers", report.layers), ("blobs", report.blobs), ("trees", report.trees), ("steps", report.steps)];

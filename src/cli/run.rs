@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::environment::Environment;
 use super::{info, render};
 use crate::build::{Accounts, DEFAULT_PATH, Identity, emulation, file_mount};
-use crate::error::{Error, Result, quote, quote_path};
+use crate::error::{Error, Result, quote};
 use crate::oci::{Config, ImagePath, Platform};
 use crate::rootemu;
 use crate::rootfs::record::Record;
@@ -140,7 +140,7 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     let mut mounts: Vec<Mount> = ["/etc/resolv.conf", "/etc/hosts"].into_iter().filter_map(host_file).collect();
     mounts.extend(account_files(&target.view, &identity)?);
     for bind in &arguments.bind {
-        mounts.push(parse_bind(bind)?);
+        mounts.push(super::bind::parse(bind)?);
     }
     let binfmt = target.platform.as_ref().map_or(Ok(Vec::new()), |platform| sandbox::interpreters(platform, &environment.programs()))?;
     let (id_map, emulation) = emulated(&arguments, &target, &identity, &binfmt)?;
@@ -153,6 +153,7 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
             env: variables.iter().map(|(name, value)| format!("{name}={value}").into()).collect(),
             cwd: workdir,
             umask: None,
+            limits: Vec::new(),
         },
         hostname: arguments.hostname.clone(),
         network: match arguments.network {
@@ -196,7 +197,7 @@ fn emulated(arguments: &Arguments, target: &Target, identity: &Identity, binfmt:
     } else if mode == rootemu::Mode::None {
         Ok((IdMap { inside_uid: identity.uid, inside_gid: identity.gid }, None))
     } else {
-        Ok((IdMap::ROOT, emulation(mode, identity, &target.view)?))
+        Ok((IdMap::ROOT, emulation(mode, identity, &target.view, &[])?))
     }
 }
 
@@ -336,29 +337,3 @@ fn account_files(view: &View, identity: &Identity) -> Result<Vec<Mount>> {
 }
 
 const ACCOUNTS_LIMIT: u64 = 16 << 20;
-
-/// `SRC[:DST[:ro|rw]]`; DST is SRC if not given.
-fn parse_bind(text: &str) -> Result<Mount> {
-    let bad = |why: &str| Error::input(format!("invalid bind {}", quote(text))).cause(why).hint("write `SRC`, `SRC:DST` or `SRC:DST:ro`");
-    let mut parts = text.split(':');
-    let source = parts.next().filter(|source| !source.is_empty()).ok_or_else(|| bad("it has no source"))?;
-    let source = PathBuf::from(source);
-    let source = std::fs::canonicalize(&source).map_err(|e| Error::os(format!("can't bind {}", quote_path(&source)), e))?;
-    let target = match parts.next().filter(|target| !target.is_empty()) {
-        Some(target) if !target.starts_with('/') => return Err(bad("the destination is not absolute")),
-        Some(target) => ImagePath::clean(target),
-        None => ImagePath::clean(source.as_os_str().as_encoded_bytes()),
-    };
-    if target.is_root() {
-        return Err(bad("the destination is the image's root"));
-    }
-    let access = match parts.next() {
-        None | Some("rw") => Access::ReadWrite,
-        Some("ro") => Access::ReadOnly,
-        Some(other) => return Err(bad(&format!("{} is neither ro nor rw", quote(other)))),
-    };
-    if parts.next().is_some() {
-        return Err(bad("it has more than three parts"));
-    }
-    Ok(Mount { target, kind: MountKind::Bind { source }, access, missing: Missing::Create })
-}

@@ -112,7 +112,7 @@ impl MountFlag {
     /// Reads a flag's value as far as it can be without knowing variables; without any, completely.
     pub(super) fn parse(raw: &str) -> Result<Self> {
         let mut options = Vec::new();
-        for field in comma_fields(raw)? {
+        for field in comma_fields("--mount", raw)? {
             let (name, value) = field.split_once('=').map_or((field.as_str(), None), |(name, value)| (name, Some(value)));
             let name = name.to_ascii_lowercase();
             if !OPTIONS.contains(&name.as_str()) {
@@ -156,7 +156,10 @@ impl MountFlag {
                 "readonly" | "ro" => read_only = Some(truth(name, text)?),
                 "readwrite" | "rw" => read_only = Some(!truth(name, text)?),
                 "required" => mount.required = truth(name, text)?,
-                "size" => mount.size = Some(bytes(text)?),
+                "size" => {
+                    let wrong = || Error::input(format!("mount option `size` takes a size such as `64m`, not {}", quote(text)));
+                    mount.size = Some(size(text).ok_or_else(wrong)?);
+                }
                 "mode" => mount.mode = Some(number(name, text, 8)?),
                 "uid" => mount.uid = Some(number(name, text, 10)?),
                 "gid" => mount.gid = Some(number(name, text, 10)?),
@@ -203,19 +206,18 @@ impl MountFlag {
     }
 }
 
-/// One record of comma-separated values as RFC 4180 has it: a field may stand in double quotes, doubled within.
-fn comma_fields(record: &str) -> Result<Vec<String>> {
+/// The fields of an option's value, comma-separated as RFC 4180 has it: a field may stand in double quotes, doubled within.
+pub fn comma_fields(option: &str, record: &str) -> Result<Vec<String>> {
     let mut fields = Vec::new();
     let mut rest = record;
     loop {
         let (field, after) = match rest.strip_prefix('"') {
-            Some(quoted) => {
-                quoted_field(quoted).ok_or_else(|| Error::input("a quote in `--mount` is not closed or not at an option's end"))?
-            }
+            Some(quoted) => quoted_field(quoted)
+                .ok_or_else(|| Error::input(format!("a quote in `{option}` is not closed or not at an option's end")))?,
             None => {
                 let end = rest.find(',').unwrap_or(rest.len());
                 if rest[..end].contains('"') {
-                    return Err(Error::input("a quote in `--mount` must be around a whole option"));
+                    return Err(Error::input(format!("a quote in `{option}` must be around a whole option")));
                 }
                 (rest[..end].to_string(), &rest[end..])
             }
@@ -272,11 +274,10 @@ fn number(name: &str, value: &str, radix: u32) -> Result<u32> {
     })
 }
 
-/// A size with an optional unit of 1024: `64m`, `1.5GiB`.
-fn bytes(value: &str) -> Result<u64> {
-    let wrong = || Error::input(format!("mount option `size` takes a size such as `64m`, not {}", quote(value)));
+/// A size in bytes with an optional unit of 1024: `64m`, `1.5GiB`.
+pub fn size(value: &str) -> Option<u64> {
     let end = value.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(value.len());
-    let amount: f64 = value[..end].parse().map_err(|_| wrong())?;
+    let amount: f64 = value[..end].parse().ok()?;
     let mut unit = value[end..].strip_prefix(' ').unwrap_or(&value[end..]).to_ascii_lowercase();
     if unit.ends_with('b') {
         unit.pop();
@@ -291,9 +292,9 @@ fn bytes(value: &str) -> Result<u64> {
         "g" => 3,
         "t" => 4,
         "p" => 5,
-        _ => return Err(wrong()),
+        _ => return None,
     };
     let result = amount * 1024f64.powi(power);
     // Beyond that no file system reaches, and a float could not be turned into an integer.
-    if result.is_finite() && result < 9e18 { Ok(result as u64) } else { Err(wrong()) }
+    (result.is_finite() && result < 9e18).then_some(result as u64)
 }

@@ -2,18 +2,18 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::io::{IoSlice, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use rustix::fs::{Access as Permission, AtFlags};
 use rustix::io::Errno;
 use serde_json::Value;
 
 use super::emulator::Emulator;
 use super::enter::Inherited;
+use super::socket::send_descriptor;
 use super::spec::{Privileges, Spec};
 use super::wire::{Ended, Failure, Report};
 use crate::error::{Error, Kind, Result, quote, quote_path};
@@ -76,6 +76,7 @@ fn attempt(spec: &Spec, callers: &Inherited, install: Option<Install<'_>>) -> Re
     let program = find_program(&command.argv, &command.env)?;
     let path = CString::new(program.as_os_str().as_bytes()).map_err(|_| Error::input("the program's name holds a NUL"))?;
     callers.restore(command.umask);
+    command.limits.iter().try_for_each(super::limits::Limit::set)?;
     process::restore_sigpipe();
     limit_capabilities(spec).map_err(|e| Error::os("can't limit capabilities", e))?;
     if let Some(install) = install {
@@ -107,9 +108,7 @@ fn limit_capabilities(spec: &Spec) -> std::io::Result<()> {
 fn hand_over(install: &Install<'_>) -> Result<()> {
     let listener: Option<OwnedFd> = install.emulator.install(install.spec)?;
     if let Some(listener) = &listener {
-        let fds = [listener.as_raw_fd()];
-        let rights = [ControlMessage::ScmRights(&fds)];
-        sendmsg::<()>(install.channel.as_raw_fd(), &[IoSlice::new(b"l")], &rights, MsgFlags::MSG_NOSIGNAL, None)
+        send_descriptor(install.channel, listener.as_fd())
             .map_err(|errno| Error::os("can't hand the notification listener over", errno))?;
     }
     drop(listener);

@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::emulator::Emulator;
 use super::spec::{Namespace, Network, Spec};
-use super::wire::{CONTROL_FD, Failure, Processes, REQUEST_FD, Report, Request, Run};
+use super::wire::{CONTROL_FD, Failure, HELD_FD, Processes, REQUEST_FD, Report, Request, Run};
 use super::{command, init, mounts, probe};
 use crate::error::{Error, IoContext, Result};
 use crate::sys::{network, process};
@@ -81,7 +81,9 @@ fn run_command(mut run: Run<'_>, control: &File, emulator: &dyn Emulator) -> Res
     if let Some(name) = &run.spec.hostname {
         rustix::system::sethostname(name.as_bytes()).map_err(|errno| Error::os("can't set the host name", errno))?;
     }
-    let built = mounts::set_up(&run, &mut notices)?;
+    // Until the end of this process, which is that of everything inside.
+    let held: Vec<OwnedFd> = (HELD_FD..).take(run.held).filter_map(process::inherited).collect();
+    let built = mounts::set_up(&run, &held, &mut notices)?;
     if run.processes == Processes::Loose && built.stubs.is_empty() {
         // Nothing is left to do for us afterwards, so we become the command; it ends with its caller nevertheless.
         let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, Timestamps};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
@@ -41,6 +41,8 @@ pub(super) struct Stub {
     /// How many names at the end of the path did not exist.
     made: usize,
     shape: Shape,
+    /// Times of the directory that got the first of them, before and after.
+    times: Option<(Timestamps, Timestamps)>,
 }
 
 /// One thing to be mounted.
@@ -100,7 +102,7 @@ impl Item {
 }
 
 /// Mounts everything and makes it this process' root directory.
-pub(super) fn set_up(run: &Run<'_>, notices: &mut Vec<String>) -> Result<Built> {
+pub(super) fn set_up(run: &Run<'_>, held: &[OwnedFd], notices: &mut Vec<String>) -> Result<Built> {
     let spec = &*run.spec;
     let mut opened = Opened::new(&spec.root)?;
     let upper = match &spec.root {
@@ -109,7 +111,7 @@ pub(super) fn set_up(run: &Run<'_>, notices: &mut Vec<String>) -> Result<Built> 
     };
     let sources = spec.mounts.iter().map(open_source).collect::<Result<Vec<_>>>()?;
     let binfmt = register_interpreters(&spec.binfmt, notices)?;
-    let items = items(spec, binfmt, sources, &mut opened.stage)?;
+    let items = items(spec, binfmt, sources, held, &mut opened.stage)?;
     let root = mount_root(opened, &items)?;
     let mut done = Progress { run, root: root.as_fd(), proc: ProcKind::Own, stubs: Vec::new(), notices };
     let result = items.iter().try_for_each(|item| done.mount(item));
@@ -127,15 +129,17 @@ pub(super) fn set_up(run: &Run<'_>, notices: &mut Vec<String>) -> Result<Built> 
 /// What a mount is made of, opened while the host can be seen.
 enum Source<'a> {
     Host(Origin),
-    Layers(Vec<OwnedFd>, &'a ImagePath),
+    Layers { lowers: Vec<OwnedFd>, path: &'a ImagePath, changes: Option<OwnedFd> },
     Memory,
 }
 
 fn open_source(mount: &Mount) -> Result<Source<'_>> {
     match &mount.kind {
         MountKind::Bind { source } => open_host(source).map(Source::Host),
-        MountKind::Stack { lowers, path } => Ok(Source::Layers(open_layers(lowers)?, path)),
-        MountKind::Tmpfs { .. } | MountKind::File { .. } => Ok(Source::Memory),
+        MountKind::Stack { lowers, path, changes } => {
+            Ok(Source::Layers { lowers: open_layers(lowers)?, path, changes: changes.as_deref().map(open_directory).transpose()? })
+        }
+        MountKind::Tmpfs { .. } | MountKind::File { .. } | MountKind::Socket { .. } => Ok(Source::Memory),
     }
 }
 
@@ -182,7 +186,7 @@ fn register_interpreters(lines: &[String], notices: &mut Vec<String>) -> Result<
 }
 
 /// Everything to be mounted, in order.
-fn items(spec: &Spec, binfmt: Option<OwnedFd>, sources: Vec<Source<'_>>, stage: &mut Stage) -> Result<Vec<Item>> {
+fn items(spec: &Spec, binfmt: Option<OwnedFd>, sources: Vec<Source<'_>>, held: &[OwnedFd], stage: &mut Stage) -> Result<Vec<Item>> {
     let mut items = vec![Item::system("proc", What::Proc), Item::system("sys", What::Sys), Item::system("dev", What::Dev)];
     if let Some(binfmt) = binfmt {
         let what = What::Bind { origin: Origin::InPlace(binfmt), access: Access::ReadWrite };
@@ -192,8 +196,14 @@ fn items(spec: &Spec, binfmt: Option<OwnedFd>, sources: Vec<Source<'_>>, stage: 
         let access = mount.access;
         let what = match (&mount.kind, source) {
             (_, Source::Host(origin)) => What::Bind { origin, access },
-            (_, Source::Layers(lowers, path)) => What::Bind { origin: Origin::InPlace(open_stack(stage, &lowers, path, access)?), access },
+            (_, Source::Layers { lowers, path, changes }) => {
+                What::Bind { origin: Origin::InPlace(open_stack(stage, &lowers, path, access, changes)?), access }
+            }
             (MountKind::File { content, mode }, _) => What::Bind { origin: Origin::InPlace(stage.file(content, *mode)?), access },
+            (MountKind::Socket { channel, mode }, _) => {
+                let channel = held.get(*channel).ok_or_else(|| Error::new("a socket's channel was not passed"))?;
+                What::Bind { origin: Origin::InPlace(stage.socket(channel.as_fd(), *mode)?), access }
+            }
             (MountKind::Tmpfs { size, mode }, _) => What::Tmpfs { size: *size, mode: *mode, access },
             (MountKind::Bind { .. } | MountKind::Stack { .. }, Source::Memory) => continue,
         };
@@ -292,9 +302,11 @@ impl Progress<'_> {
             Missing::Fail => Err(missing()),
             Missing::Create => {
                 let walk = target::walk(self.root, &item.target)?;
+                let before = times_of(walk.found.as_fd());
                 let made = target::create(walk.found.as_fd(), &walk.missing, shape)
                     .map_err(|errno| missing().cause(crate::error::describe_io(&errno.into())).hint("create it in the image first"))?;
-                self.stubs.push(Stub { path: walk.path(), made: walk.missing.len(), shape });
+                let times = before.zip(times_of(walk.found.as_fd()));
+                self.stubs.push(Stub { path: walk.path(), made: walk.missing.len(), shape, times });
                 Ok(Some(made))
             }
         }
@@ -348,6 +360,7 @@ pub(super) fn remove_stubs(stubs: &[Stub]) {
 impl Stub {
     fn remove(&self) {
         let _ = rustix::mount::unmount(Path::new("/").join(self.path.as_relative()), UnmountFlags::DETACH);
+        let untouched = self.untouched();
         let mut path = Some(self.path.clone());
         for at in 0..self.made {
             let Some(here) = path.take() else { return };
@@ -365,7 +378,30 @@ impl Stub {
             }
             path = here.parent();
         }
+        // A directory that the command did not change must not look as if it had been.
+        if let Some((directory, before)) = untouched {
+            let _ = rustix::fs::futimens(&directory, &before);
+        }
     }
+
+    /// The directory that got the first missing name, if nobody changed it since, and its times before that.
+    fn untouched(&self) -> Option<(OwnedFd, Timestamps)> {
+        let (before, after) = self.times.as_ref()?;
+        let parent = (0..self.made).try_fold(self.path.clone(), |path, _| path.parent())?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(Path::new("/").join(parent.as_relative()), flags, Mode::empty()).ok()?;
+        let now = times_of(directory.as_fd())?;
+        (now.last_modification == after.last_modification).then(|| (directory, before.clone()))
+    }
+}
+
+fn times_of(file: BorrowedFd<'_>) -> Option<Timestamps> {
+    let stat = rustix::fs::fstat(file).ok()?;
+    let time = |seconds, nanoseconds: u64| rustix::fs::Timespec { tv_sec: seconds as _, tv_nsec: nanoseconds as _ };
+    Some(Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec as _),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec as _),
+    })
 }
 
 fn open_readable(path: &Path) -> Result<OwnedFd> {

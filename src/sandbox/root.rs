@@ -4,6 +4,7 @@
 //! one before: nothing has to be created on the host, and all of it is out of sight once the last one has become `/`. What is
 //! needed from the host is opened before, since the anchor hides what is below it.
 
+use std::collections::HashSet;
 use std::ffi::{CString, OsStr};
 use std::fmt::Write as _;
 use std::fs::File;
@@ -15,6 +16,7 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
 use super::attach::{bind, proc_path};
+use super::socket::listen_at;
 use super::spec::{Access, Root};
 use super::target::{self, Shape, Walk};
 use crate::error::{Error, Kind, Result, quote, quote_path};
@@ -52,6 +54,15 @@ impl Stage {
         open_path(memory, Path::new(&name)).map_err(fail)
     }
 
+    /// A fresh listening socket in memory, handed over on the channel.
+    pub fn socket(&mut self, channel: BorrowedFd<'_>, mode: u32) -> Result<OwnedFd> {
+        let name = format!("{}", self.count);
+        self.count += 1;
+        let memory = self.memory()?;
+        listen_at(memory, &name, mode, channel)?;
+        open_path(memory, Path::new(&name)).map_err(|errno| Error::os("can't open a socket in a tmpfs", errno))
+    }
+
     /// The file system in memory, mounted on first use.
     fn memory(&mut self) -> Result<BorrowedFd<'_>> {
         let fd = match self.memory.take() {
@@ -70,6 +81,18 @@ impl Stage {
     /// What is mounted on the anchor now.
     fn opened(&self) -> Result<OwnedFd> {
         open_path(rustix::fs::CWD, &self.anchor).map_err(|errno| Error::io("open", &self.anchor, errno))
+    }
+}
+
+impl Upper {
+    /// Makes both in an empty directory.
+    fn make(base: BorrowedFd<'_>) -> Result<Self> {
+        let make = |name: &str| {
+            rustix::fs::mkdirat(base, name, Mode::from_raw_mode(0o755))?;
+            open_path(base, Path::new(name))
+        };
+        let fail = |errno: Errno| Error::os("can't make an overlay's upper directory", errno);
+        Ok(Self { upper: make("upper").map_err(fail)?, work: make("work").map_err(fail)? })
     }
 }
 
@@ -199,16 +222,28 @@ impl Source {
 }
 
 /// Mounts a stack that is not the root, and opens what `path` leads to in it.
-pub(super) fn open_stack(stage: &mut Stage, lowers: &[OwnedFd], path: &ImagePath, access: Access) -> Result<OwnedFd> {
+pub(super) fn open_stack(
+    stage: &mut Stage,
+    lowers: &[OwnedFd],
+    path: &ImagePath,
+    access: Access,
+    changes: Option<OwnedFd>,
+) -> Result<OwnedFd> {
     let missing =
         || Error::with_kind(Kind::NotFound, format!("can't mount {}", quote(path.to_string()))).cause("no such file in the image");
     if let ([only], Access::ReadOnly) = (lowers, access) {
         return target::find(only.as_fd(), path)?.ok_or_else(missing);
     }
-    let upper = match access {
-        Access::ReadOnly => None,
-        Access::ReadWrite => Some(scratch(stage, None)?),
+    let upper = match (access, changes) {
+        (Access::ReadOnly, _) => None,
+        (Access::ReadWrite, Some(changes)) => Some(Upper::make(changes.as_fd())?),
+        (Access::ReadWrite, None) => Some(scratch(stage, None)?),
     };
+    if let (Some(upper), Some(top)) = (&upper, lowers.first()) {
+        // The upper's root is the one that shows.
+        copy_metadata(top.as_fd(), upper.upper.as_fd(), &ImagePath::root())
+            .map_err(|errno| Error::os("can't prepare an overlay's upper directory", errno))?;
+    }
     let place = stage.directory()?;
     overlay(lowers, upper.as_ref(), &proc_path(place.as_fd()))?;
     // That descriptor still stands on the directory below the mount; its name leads to the mount.
@@ -237,12 +272,7 @@ fn scratch(stage: &mut Stage, disk: Option<OwnedFd>) -> Result<Upper> {
                 .hint("run the image read-only, or work on a directory"));
         }
     };
-    let make = |name: &str| {
-        rustix::fs::mkdirat(&base, name, Mode::from_raw_mode(0o755))?;
-        open_path(base.as_fd(), Path::new(name))
-    };
-    let fail = |errno: Errno| Error::os("can't make an overlay's upper directory", errno);
-    Ok(Upper { upper: make("upper").map_err(fail)?, work: make("work").map_err(fail)? })
+    Upper::make(base.as_fd())
 }
 
 /// Mounts an overlay on `target`. Layers are named by their descriptor numbers, relative to `/proc/self/fd`: mount(2)'s 4096
@@ -359,14 +389,18 @@ fn anchor(root: &Root) -> Result<PathBuf> {
     }
 }
 
+/// Opens the layers of a stack, the top one first. A layer that is in it twice is opened where it is uppermost: overlayfs refuses to have it twice
+/// (`ELOOP`), and below itself nothing of it shows.
 pub(super) fn open_layers(lowers: &[PathBuf]) -> Result<Vec<OwnedFd>> {
+    let mut known = HashSet::new();
+    let lowers: Vec<&PathBuf> = lowers.iter().filter(|lower| known.insert(lower.as_path())).collect();
     // The kernel's OVL_MAX_STACK; saying so is better than its EINVAL.
     if lowers.len() > 498 {
         return Err(
             Error::with_kind(Kind::Unsupported, format!("can't mount {} layers", lowers.len())).cause("overlayfs takes 500 at most")
         );
     }
-    lowers.iter().map(|lower| open_directory(lower)).collect()
+    lowers.into_iter().map(|lower| open_directory(lower)).collect()
 }
 
 pub(super) fn open_directory(path: &Path) -> Result<OwnedFd> {

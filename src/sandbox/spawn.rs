@@ -15,7 +15,7 @@ use super::enter::{self, NAME, processes, write_request};
 use super::explain;
 use super::spec::{IdMap, Namespace, Network, Spec};
 use super::status::{Exit, Status};
-use super::wire::{CONTROL_FD, Ended, Hardening, Processes, REQUEST_FD, Report, Request, Run};
+use super::wire::{CONTROL_FD, Ended, HELD_FD, Hardening, Processes, REQUEST_FD, Report, Request, Run};
 use crate::error::{Error, IoContext, Result};
 use crate::sys::namespace::{Launch, LaunchStep, Namespaces, attempt, fork, launch};
 use crate::sys::process::Forwarding;
@@ -202,11 +202,22 @@ impl From<Ended> for Exit {
 /// # Errors
 /// If no process or no user namespace could be made.
 pub fn spawn(spec: &Spec, io: Stdio) -> Result<Running> {
+    spawn_holding(spec, io, Vec::new())
+}
+
+/// [`spawn`], with descriptors that stay open until everything inside has ended, even if this process is killed before: locks, and
+/// channels of [`super::MountKind::Socket`]. The command itself does not get them.
+///
+/// # Errors
+/// As for [`spawn`].
+pub fn spawn_holding(spec: &Spec, io: Stdio, held: Vec<OwnedFd>) -> Result<Running> {
     let mut streams = Streams::default();
     let stdin = streams.attach(0, io.stdin)?.map(|pipe| PipeWriter::from(pipe.ours));
     let stdout = streams.attach(1, io.stdout)?.map(|pipe| PipeReader::from(pipe.ours));
     let stderr = streams.attach(2, io.stderr)?.map(|pipe| PipeReader::from(pipe.ours));
-    let mut run = Run { spec: Cow::Borrowed(spec), processes: processes(spec), hardening: hardening(), notices: Vec::new() };
+    let count = held.len();
+    streams.theirs.extend((HELD_FD..).zip(held));
+    let mut run = Run { spec: Cow::Borrowed(spec), processes: processes(spec), hardening: hardening(), notices: Vec::new(), held: count };
     if run.processes == Processes::Namespace && proc_is_masked() {
         run.without_pid_namespace("the surrounding container hides parts of /proc, so this kernel refuses a fresh one");
     }
@@ -283,7 +294,7 @@ pub(super) fn start(
     Ok(Sandbox { pid: Pid::from_raw(pid.cast_signed()), control: File::from(ours), state: State::Running(processes) })
 }
 
-/// The command's ends of pipes and opened files, by the number they get.
+/// The command's ends of pipes and opened files, and what is only held, by the number they get.
 #[derive(Default)]
 struct Streams {
     theirs: Vec<(RawFd, OwnedFd)>,

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::limits::Limit;
 use super::wire;
 use crate::oci::ImagePath;
 
@@ -143,7 +144,7 @@ pub enum MountKind {
         #[serde(with = "wire::bytes")]
         source: PathBuf,
     },
-    /// A path inside a stack of layers. Writes, where allowed, live in memory and vanish with the command.
+    /// A path inside a stack of layers. Writes, where allowed, are dropped when the command has ended.
     Stack {
         /// Layer trees, the top one first; at least one.
         #[serde(with = "wire::list")]
@@ -151,6 +152,9 @@ pub enum MountKind {
         /// What to take of the stack; the root for all of it.
         #[serde(with = "wire::bytes")]
         path: ImagePath,
+        /// An empty directory for what is written, which the caller removes afterwards; `None` to keep it in memory.
+        #[serde(with = "wire::option")]
+        changes: Option<PathBuf>,
     },
     /// An empty file system in memory.
     Tmpfs {
@@ -164,6 +168,13 @@ pub enum MountKind {
         /// What is in it.
         #[serde(with = "wire::bytes")]
         content: Vec<u8>,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A socket in memory whose connections the caller accepts.
+    Socket {
+        /// Which of the descriptors given to [`super::spawn_holding`] is the channel to the caller ([`super::Connections::channel`]).
+        channel: usize,
         /// Its permissions.
         mode: u32,
     },
@@ -194,6 +205,8 @@ pub struct Process {
     pub cwd: ImagePath,
     /// The file mode creation mask; `None` keeps the caller's.
     pub umask: Option<u32>,
+    /// Resource limits other than the caller's.
+    pub limits: Vec<Limit>,
 }
 
 /// Whether a namespace is the sandbox's own.
@@ -362,7 +375,13 @@ mod tests {
     fn any_bytes_survive_json() {
         use std::os::unix::ffi::OsStringExt;
         let odd = OsString::from_vec(b"a\xff/\n\"".to_vec());
-        let process = Process { argv: vec![odd.clone(), "plain".into()], env: vec![], cwd: ImagePath::clean(b"/\xfe"), umask: Some(0o22) };
+        let process = Process {
+            argv: vec![odd.clone(), "plain".into()],
+            env: vec![],
+            cwd: ImagePath::clean(b"/\xfe"),
+            umask: Some(0o22),
+            limits: vec![],
+        };
         let json = serde_json::to_string(&process).unwrap();
         assert!(json.contains("\"plain\""), "{json}");
         let back: Process = serde_json::from_str(&json).unwrap();

@@ -17,6 +17,9 @@ pub(super) const REQUEST_FD: i32 = 3;
 /// The number under which it inherits its end of the control socket. The caller's end closing means: kill everything.
 pub(super) const CONTROL_FD: i32 = 4;
 
+/// The first of the numbers under which it inherits what it only holds, or uses for mounts.
+pub(super) const HELD_FD: i32 = 5;
+
 /// What the sandbox process is to do.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Request<'a> {
@@ -33,6 +36,8 @@ pub(super) struct Run<'a> {
     pub processes: Processes,
     pub hardening: Hardening,
     pub notices: Vec<String>,
+    /// How many descriptors there are from [`HELD_FD`] on.
+    pub held: usize,
 }
 
 /// How processes are kept together.

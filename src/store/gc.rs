@@ -50,6 +50,8 @@ pub struct PruneOptions {
     pub steps: Keep,
     /// Trees of images; those of no image always go. They are made again when needed.
     pub trees: Keep,
+    /// Cache mounts.
+    pub mounts: Keep,
     /// Whether to act.
     pub action: Action,
 }
@@ -74,6 +76,8 @@ pub struct PruneReport {
     pub trees: Tally,
     /// Build steps.
     pub steps: Tally,
+    /// Cache mounts.
+    pub mounts: Tally,
     /// What dead processes left.
     pub leftovers: Tally,
     /// Things nothing but a running command needs, which therefore stayed.
@@ -83,7 +87,7 @@ pub struct PruneReport {
 impl PruneReport {
     /// All disk space freed, in bytes.
     pub fn freed(&self) -> u64 {
-        [self.layers, self.blobs, self.trees, self.steps, self.leftovers].iter().map(|tally| tally.bytes).sum()
+        [self.layers, self.blobs, self.trees, self.steps, self.mounts, self.leftovers].iter().map(|tally| tally.bytes).sum()
     }
 }
 
@@ -115,6 +119,7 @@ impl Store {
             !keep
         });
         self.remove(&candidates, options.action, collector, &mut report)?;
+        report.in_use += self.prune_cache_mounts(options.mounts, options.action, &mut report.mounts)?;
         self.prune_rest(options.action, &mut report)?;
         Ok(report)
     }
@@ -261,7 +266,7 @@ impl Needed {
 }
 
 impl Tally {
-    fn add(&mut self, bytes: u64) {
+    pub(super) fn add(&mut self, bytes: u64) {
         self.count += 1;
         self.bytes += bytes;
     }
@@ -294,14 +299,14 @@ fn claim(own: &Live, collector: &Live, candidates: &mut Vec<Candidate>) -> Resul
     error.map_or(Ok((before - candidates.len()) as u64), Err)
 }
 
-fn take_away(path: &Path, action: Action) -> Result<u64> {
+pub(super) fn take_away(path: &Path, action: Action) -> Result<u64> {
     match action {
         Action::Remove => remove_tree(path),
         Action::Estimate => Ok(disk_usage(path)),
     }
 }
 
-fn expired(path: &Path, keep: Keep) -> bool {
+pub(super) fn expired(path: &Path, keep: Keep) -> bool {
     match keep {
         Keep::All => false,
         Keep::Nothing => true,
@@ -312,7 +317,7 @@ fn expired(path: &Path, keep: Keep) -> bool {
     }
 }
 
-fn files(directory: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(directory).doing("read directory", directory)?;
     entries.map(|entry| Ok(entry.doing("read directory", directory)?.path())).collect()
 }
@@ -325,7 +330,7 @@ mod tests {
     use super::super::{Layer, StepRecord};
     use super::*;
 
-    const ALL: PruneOptions = PruneOptions { steps: Keep::Nothing, trees: Keep::Nothing, action: Action::Remove };
+    const ALL: PruneOptions = PruneOptions { steps: Keep::Nothing, trees: Keep::Nothing, mounts: Keep::Nothing, action: Action::Remove };
 
     fn step(store: &Store, key: &str, layer: &Layer) {
         let record = StepRecord { layers: vec![layer.diff_id], blobs: Vec::new(), value: key.into() };
@@ -350,7 +355,7 @@ mod tests {
         store.remember_layer_blob(&used.diff_id, &Descriptor::new("x", kept, 15)).unwrap();
         let store = again(store);
 
-        let options = PruneOptions { steps: Keep::All, trees: Keep::All, action: Action::Estimate };
+        let options = PruneOptions { steps: Keep::All, trees: Keep::All, mounts: Keep::All, action: Action::Estimate };
         let estimate = store.prune(&options).unwrap();
         assert_eq!((estimate.layers.count, estimate.blobs.count, estimate.steps.count), (1, 1, 0), "{estimate:?}");
         assert_eq!(names(&store, "layers").len(), 3);

@@ -11,6 +11,9 @@
 //!   trees/<chain ID>/{fs/,record}       all layers of a stack applied; or a symbolic link to a layer that is a tree already
 //!   cache/steps/<cache key>             one record a build step
 //!   cache/blobs/<diff ID>               descriptors of the compressed forms a layer is known to have
+//!   cache/mounts/<key>/mount.json       what a cache mount is (see `cache_mount`); its time is that of the last use
+//!   cache/mounts/<key>/lock             who uses which of its directories
+//!   cache/mounts/<key>/<n>/{fs/,record} its directories; made when the first is needed
 //!   cache/hashes                        remembered digests of build context files
 //!   tmp/<owner>-<n>.<kind>              everything unfinished; <owner> is <host>-<pid>-<start time>-<instance>
 //!   tmp/partial-<hex>                   a download to be resumed by whoever comes next
@@ -104,6 +107,26 @@ impl Layout {
 
     pub fn hashes(&self) -> PathBuf {
         self.root.join("cache/hashes")
+    }
+
+    pub fn cache_mounts(&self) -> PathBuf {
+        self.root.join("cache/mounts")
+    }
+
+    pub fn cache_mount(&self, key: &Digest) -> PathBuf {
+        self.cache_mounts().join(key.hex())
+    }
+
+    pub fn cache_mount_record(&self, key: &Digest) -> PathBuf {
+        self.cache_mount(key).join("mount.json")
+    }
+
+    pub fn cache_mount_lock(&self, key: &Digest) -> PathBuf {
+        self.cache_mount(key).join("lock")
+    }
+
+    pub fn cache_mount_directory(&self, key: &Digest, number: i64) -> PathBuf {
+        self.cache_mount(key).join(number.to_string())
     }
 
     pub fn tmp(&self) -> PathBuf {

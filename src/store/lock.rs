@@ -121,7 +121,7 @@ impl Range {
     pub const ALL: Self = Self { start: 0, length: 0 };
 
     /// One byte.
-    pub fn byte(start: i64) -> Self {
+    pub const fn byte(start: i64) -> Self {
         Self { start, length: 1 }
     }
 }

@@ -15,6 +15,7 @@
 //! * An unreadable record spoils only itself.
 
 mod blob;
+mod cache_mount;
 mod format;
 mod gc;
 mod image;
@@ -42,14 +43,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 pub use blob::{BlobReader, BlobWriter};
+pub use cache_mount::{CacheMount, CacheMountEntry, CacheMountRecord, Sharing};
 pub use format::VERSION;
 pub use gc::{Action, Keep, PruneOptions, PruneReport, Tally};
 pub use image::{Image, ImageRecord, Member};
 pub use layer::{Draft, Layer};
 pub use lock::{Lock, Work};
-pub use step::StepRecord;
+pub use step::{StepEntry, StepRecord};
 pub use unfinished::Scratch;
-pub use workspace::{CommitOptions, Workspace, WorkspaceKind, WorkspaceRoot};
+pub use workspace::{CommitOptions, Workspace, WorkspaceKind, WorkspaceRoot, lowers};
 
 use crate::error::Result;
 use crate::event::{Silent, Sink};

@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::gc::files;
+use super::layout::digest_of_name;
 use super::{Store, record};
 use crate::error::Result;
 use crate::oci::{DiffId, Digest};
@@ -27,7 +29,37 @@ pub struct StepRecord {
     pub value: Value,
 }
 
+/// A step's result as it lies in storage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepEntry {
+    /// Its cache key.
+    pub key: Digest,
+    /// The result.
+    pub record: StepRecord,
+    /// Bytes of the layers it made.
+    pub bytes: u64,
+    /// When it last answered for a step, to a day.
+    pub used: SystemTime,
+}
+
 impl Store {
+    /// All steps that made a layer, the one used last first. What is damaged or lacks its layer is left out.
+    pub fn steps(&self) -> Result<Vec<StepEntry>> {
+        let mut entries = Vec::new();
+        for path in files(&self.layout().steps())? {
+            let (Some(key), Some(record)) = (digest_of_name(&path), load(&path)?) else { continue };
+            // Other things are remembered under keys, too: what is no result of a step has no layer of its own in its value.
+            let made = record.value.get("layer").is_some_and(|layer| !layer.is_null());
+            let layers = record.layers.iter().map(|diff_id| self.layer(diff_id)).collect::<Result<Option<Vec<_>>>>()?;
+            if let (true, Some(layers)) = (made, layers) {
+                let used = std::fs::metadata(&path).and_then(|stat| stat.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+                entries.push(StepEntry { key, record, bytes: layers.iter().map(|layer| layer.size).sum(), used });
+            }
+        }
+        entries.sort_by(|a, b| (b.used, a.key).cmp(&(a.used, b.key)));
+        Ok(entries)
+    }
+
     /// Looks a step up. A record that is damaged, or needs something that is no longer here, is no record.
     pub fn step_get(&self, key: &Digest) -> Result<Option<StepRecord>> {
         let path = self.layout().step(key);

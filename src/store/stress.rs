@@ -16,7 +16,7 @@ const JOB: &str = "ROOTLING_STRESS_JOB";
 /// Few, so that workers meet.
 const TEXTS: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
 
-const EVERYTHING: PruneOptions = PruneOptions { steps: Keep::Nothing, trees: Keep::Nothing, action: Action::Remove };
+const EVERYTHING: PruneOptions = PruneOptions { steps: Keep::Nothing, trees: Keep::Nothing, mounts: Keep::Nothing, action: Action::Remove };
 
 /// A worker; killed when dropped.
 struct Worker(Child);

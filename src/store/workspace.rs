@@ -101,14 +101,7 @@ impl Store {
             // The upper's root hides those below.
             copy_attributes(&layer.fs, &upper)?;
         }
-        let mended = mend(view, &path("mended"))?;
-        let mut lowers: Vec<PathBuf> = mended.into_iter().chain(view.layers().iter().rev().map(|layer| layer.fs.clone())).collect();
-        if lowers.is_empty() {
-            // An overlay needs a lower; the empty stack has an empty one.
-            let empty = path("empty");
-            std::fs::create_dir(&empty).doing("create directory", &empty)?;
-            lowers.push(empty);
-        }
+        let lowers = lowers(view, directory.path())?;
         let state = State::Overlay { draft, base_root: root.map(|node| node.meta) };
         let root = WorkspaceRoot::Overlay { lowers, upper, work, merged };
         Ok(Workspace { store: self.clone(), stack: stack.to_vec(), root, state, directory })
@@ -196,6 +189,19 @@ impl Store {
             self.inner.spares.lock().unwrap_or_else(PoisonError::into_inner).push(spare);
         }
     }
+}
+
+/// The directories of which an overlay mount shows a stack as it is, top first; at least one. Makes what is missing for that in `beside`.
+pub fn lowers(view: &View, beside: &Path) -> Result<Vec<PathBuf>> {
+    let mended = mend(view, &beside.join("mended"))?;
+    let mut lowers: Vec<PathBuf> = mended.into_iter().chain(view.layers().iter().rev().map(|layer| layer.fs.clone())).collect();
+    if lowers.is_empty() {
+        // An overlay needs a lower; the empty stack has an empty one.
+        let empty = beside.join("empty");
+        std::fs::create_dir(&empty).doing("create directory", &empty)?;
+        lowers.push(empty);
+    }
+    Ok(lowers)
 }
 
 /// A directory to lie above all layers of a mount, holding directories only, where the mount would show wrong metadata.

@@ -72,6 +72,14 @@ fn the_cache_follows_content_and_not_times() {
 }
 
 #[test]
+fn a_layer_may_be_there_twice() {
+    let rig = Rig::with_base();
+    rig.write("context/f", "f");
+    rig.build("again", "FROM base\nCOPY f /f\nRUN rm /f\nCOPY f /f\nRUN cat /f && rm /f\nCOPY f /f\n");
+    assert_eq!(rig.sh("again", "cat /f"), "f");
+}
+
+#[test]
 fn several_names_and_iidfile() {
     let rig = Rig::with_base();
     rig.write("context/Dockerfile", "FROM base\nRUN echo x >/x\n");

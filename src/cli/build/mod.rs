@@ -4,6 +4,7 @@ mod attributes;
 mod check;
 mod image_options;
 mod outputs;
+mod run_options;
 mod source;
 mod timeline;
 
@@ -74,6 +75,8 @@ pub struct Arguments {
     image: image_options::ImageArguments,
     #[command(flatten)]
     outputs: outputs::OutputArguments,
+    #[command(flatten)]
+    run: run_options::RunOptions,
     #[command(flatten)]
     registry: RegistryArguments,
     #[command(flatten)]
@@ -157,6 +160,7 @@ fn request(arguments: &Arguments, environment: &Environment, means: &source::Mea
         bases: if arguments.pull { Bases::Pull } else { Bases::LocalFirst },
         emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
         workspace: crate::cli::info::workspace(store, environment)?,
+        surroundings: arguments.run.surroundings(environment)?,
         proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         programs: environment.programs(),
         times,

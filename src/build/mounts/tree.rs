@@ -1,0 +1,175 @@
+//! `type=bind`: a file or directory of the build context, a stage or an image, without copying it where overlays can be mounted.
+//!
+//! What the ignore file excludes is hidden by whiteouts in a layer above the context. Writes, where allowed, go to a directory that the step's end
+//! removes, so they reach neither the context nor anybody's layers.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use crate::dockerfile::ast;
+use crate::error::{Error, IoContext, Result, quote};
+use crate::oci::{Digest, ImagePath};
+use crate::rootemu::Override;
+use crate::rootfs::meta::Kind;
+use crate::rootfs::view::View;
+use crate::rootfs::writer::LayerWriter;
+use crate::sandbox::{Access, MountKind};
+use crate::store::{WorkspaceKind, lowers};
+
+use super::super::copy::{self, Archives, Destination};
+use super::super::engine::Engine;
+use super::super::key::Key;
+use super::super::origin::{Origin, OriginKind};
+use super::super::plan::Stage;
+use super::super::sources::Selection;
+
+/// Something to be mounted, found.
+pub struct Tree<'a> {
+    origin: Origin<'a>,
+    /// The one item that was selected.
+    selection: Selection,
+}
+
+impl<'a> Tree<'a> {
+    /// Finds what a mount's `from` and `source` name, and adds its content to the key.
+    pub fn find(engine: &'a Engine<'_>, stage: &Stage<'_>, mount: &ast::Mount, key: &mut Key) -> Result<Self> {
+        let (tree, content) = Self::read(engine, stage, mount)?;
+        key.field(content.bytes());
+        Ok(tree)
+    }
+
+    /// The same, with the content's digest.
+    pub fn read(engine: &'a Engine<'_>, stage: &Stage<'_>, mount: &ast::Mount) -> Result<(Self, Digest)> {
+        let origin = engine.origin(stage, mount.from.as_deref().filter(|from| !from.is_empty()))?;
+        let source = mount.source.clone().unwrap_or_default();
+        let selection = Selection { items: vec![origin.source().select_one(&source)?] };
+        let content = engine.content(&origin, &selection, &["--mount".into(), source])?;
+        Ok((Self { origin, selection }, content))
+    }
+
+    /// What to mount, and the owners of what can't say so itself, by paths below the mount.
+    pub fn provide(&self, engine: &Engine<'_>, access: Access, scratch: &Path) -> Result<(MountKind, Vec<(ImagePath, Override)>)> {
+        let hidden = self.hidden()?;
+        let overlay = engine.request.workspace == WorkspaceKind::Overlay;
+        let kind = match &self.origin.kind {
+            // Nothing is hidden and nothing is written: the directory itself will do.
+            OriginKind::Context(_) if hidden.is_empty() && access == Access::ReadOnly => {
+                self.stack(context_directory(&self.origin.view), None)
+            }
+            _ if !overlay && (access == Access::ReadWrite || !hidden.is_empty()) => self.copied(scratch)?,
+            OriginKind::Layers(stack) if !overlay => MountKind::Bind { source: engine.store.tree(stack)?.join(self.path().as_relative()) },
+            _ => {
+                make(scratch)?;
+                let mut below = match &self.origin.kind {
+                    OriginKind::Context(_) => context_directory(&self.origin.view),
+                    OriginKind::Layers(_) => lowers(&self.origin.view, scratch)?,
+                };
+                below.splice(..0, self.mask(&hidden, scratch)?);
+                let changes = (access == Access::ReadWrite).then(|| scratch.join("changes"));
+                changes.as_deref().map_or(Ok(()), make)?;
+                self.stack(below, changes)
+            }
+        };
+        Ok((kind, self.owners()?))
+    }
+
+    /// Copies it to a new layer on nothing; a file under its own name.
+    pub fn copy_to(&self, layer: &Path) -> Result<()> {
+        let mut writer = LayerWriter::create(layer, View::new(Vec::new()))?;
+        let node = &self.selection.items[0].node;
+        if node.meta.kind == Kind::Directory {
+            writer.put(&ImagePath::root(), &node.meta, crate::rootfs::writer::Content::None)?;
+        }
+        let request = copy::Request {
+            view: &self.origin.view,
+            selection: &self.selection,
+            destination: &Destination::new("/", "/"),
+            owner: None,
+            archive_owner: None,
+            chmod: None,
+            archives: Archives::Copy,
+        };
+        copy::copy(&mut writer, &request)?;
+        writer.finish().map(drop)
+    }
+
+    /// Whether it is a directory, else an error that says who needs one.
+    pub fn check_directory(&self, who: &str) -> Result<()> {
+        if self.selection.items[0].node.meta.kind == Kind::Directory {
+            return Ok(());
+        }
+        Err(Error::input(format!("{who} needs a directory")).cause(format!("{} is a file", quote(self.path().to_string()))))
+    }
+
+    fn path(&self) -> &ImagePath {
+        &self.selection.items[0].node.path
+    }
+
+    fn stack(&self, lowers: Vec<PathBuf>, changes: Option<PathBuf>) -> MountKind {
+        MountKind::Stack { lowers, path: self.path().clone(), changes }
+    }
+
+    /// What is excluded next to what is not: the roots of all that must not be seen.
+    fn hidden(&self) -> Result<Vec<ImagePath>> {
+        let mut hidden = Vec::new();
+        if self.origin.source().ignore.is_none() {
+            return Ok(hidden);
+        }
+        for item in &self.selection.items {
+            let full = |relative: &ImagePath| item.node.path.resolve(relative.as_bytes());
+            let seen: HashSet<ImagePath> = item.entries.iter().map(|(path, _)| full(path)).collect();
+            let below = item.entries.iter().filter(|(_, node)| node.meta.kind == Kind::Directory).map(|(path, _)| full(path));
+            let top = (item.node.meta.kind == Kind::Directory).then(|| item.node.path.clone());
+            for directory in top.into_iter().chain(below) {
+                hidden.extend(self.origin.view.read_dir(&directory)?.into_iter().map(|node| node.path).filter(|path| !seen.contains(path)));
+            }
+        }
+        Ok(hidden)
+    }
+
+    /// A layer that hides these paths; `None` if there are none.
+    fn mask(&self, hidden: &[ImagePath], scratch: &Path) -> Result<Option<PathBuf>> {
+        if hidden.is_empty() {
+            return Ok(None);
+        }
+        let layer = scratch.join("mask");
+        make(&layer)?;
+        let mut writer = LayerWriter::create(&layer, self.origin.view.clone())?;
+        hidden.iter().try_for_each(|path| writer.remove(path))?;
+        writer.finish()?;
+        Ok(Some(layer.join("fs")))
+    }
+
+    /// Where no overlay can be mounted.
+    fn copied(&self, scratch: &Path) -> Result<MountKind> {
+        make(scratch)?;
+        self.copy_to(scratch)?;
+        let item = &self.selection.items[0];
+        let root = scratch.join("fs");
+        let file = || root.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&item.name));
+        Ok(MountKind::Bind { source: if item.node.meta.kind == Kind::Directory { root.clone() } else { file() } })
+    }
+
+    /// Owners that stand in the layers' records, of what is mounted.
+    fn owners(&self) -> Result<Vec<(ImagePath, Override)>> {
+        let mut owners = Vec::new();
+        for (index, layer) in self.origin.view.layers().iter().enumerate() {
+            for (path, owner) in &layer.record.overrides {
+                if let Some(below) = path.strip_prefix(self.path())
+                    && self.origin.view.lookup(path)?.is_some_and(|node| node.layer == index)
+                {
+                    owners.push((below, *owner));
+                }
+            }
+        }
+        Ok(owners)
+    }
+}
+
+fn context_directory(view: &View) -> Vec<PathBuf> {
+    view.layers().iter().rev().map(|layer| layer.fs.clone()).collect()
+}
+
+fn make(directory: &Path) -> Result<()> {
+    std::fs::create_dir(directory).doing("create directory", directory)
+}
