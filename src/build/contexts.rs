@@ -72,7 +72,8 @@ impl Contexts {
 impl<'a> Engine<'a> {
     /// The files of a named context; `None` if the name is an image's or a stage's.
     pub(super) fn named_tree(&self, name: &str) -> Result<Option<&'a Context>> {
-        let fetcher = Fetcher { store: self.store, client: self.client, sink: self.sink };
+        let secrets = &self.request.surroundings.secrets;
+        let fetcher = Fetcher { store: self.store, client: self.client, sink: self.sink, secrets };
         self.contexts.tree(&fetcher, name)
     }
 

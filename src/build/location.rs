@@ -18,7 +18,8 @@ use crate::transfer::{self, Client, DownloadRequest};
 
 use super::context::LARGEST_TEXT;
 use super::remote::is_web;
-use super::{copy, read_text};
+use super::surroundings::Secret;
+use super::{copy, credentials, read_text};
 
 /// Where a context is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +78,21 @@ pub struct Fetcher<'a> {
     pub client: &'a Client,
     /// Who hears of it.
     pub sink: &'a dyn Sink,
+    /// Among them credentials.
+    pub secrets: &'a BTreeMap<String, Secret>,
+}
+
+impl Fetcher<'_> {
+    fn download(&self, url: &str) -> Result<Digest> {
+        let authorization = credentials::for_url(self.secrets, url)?;
+        let request = DownloadRequest { url, checksum: None, authorization: authorization.as_deref() };
+        transfer::download(self.store, self.client, &request, self.sink).map(|found| found.digest)
+    }
+
+    /// A Dockerfile by URL.
+    pub fn text(&self, url: &str) -> Result<Vec<u8>> {
+        self.store.read_blob(&self.download(url)?, LARGEST_TEXT)
+    }
 }
 
 impl Location {
@@ -121,7 +137,7 @@ impl Location {
 
     /// Brings the files here. Images have no files of their own: see [`super::contexts`].
     pub fn open(&self, fetcher: &Fetcher<'_>) -> Result<Opened> {
-        let Fetcher { store, client, sink } = *fetcher;
+        let Fetcher { store, client, sink, .. } = *fetcher;
         match self {
             Self::Directory(path) => Ok(Opened::Tree(Tree::Directory(path.clone()))),
             Self::Archive(path) => {
@@ -132,12 +148,12 @@ impl Location {
                 transfer::import_layer(store, &path.display().to_string(), open()?, sink).map(|layer| Opened::Tree(Tree::Layer(layer)))
             }
             Self::Url(url) => {
-                let request = DownloadRequest { url, checksum: None, authorization: None };
-                let digest = transfer::download(store, client, &request, sink)?.digest;
+                let digest = fetcher.download(url)?;
                 open_blob(fetcher, &digest, &hide_credentials(url))
             }
             Self::Repository(address) => {
-                let request = GitRequest { address, metadata: Metadata::Drop, authorization: None };
+                let authorization = credentials::for_repository(fetcher.secrets, address)?;
+                let request = GitRequest { address, metadata: Metadata::Drop, authorization: authorization.as_deref() };
                 git::checkout(store, client, &request, sink).map(|found| Opened::Tree(Tree::Layer(found.layer)))
             }
             Self::Image(name) => Err(Error::input(format!("{} is an image, not a tree of files", quote(name)))),

@@ -10,6 +10,7 @@ mod config_step;
 mod context;
 mod contexts;
 mod copy;
+mod credentials;
 mod engine;
 mod image;
 mod key;

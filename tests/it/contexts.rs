@@ -185,6 +185,14 @@ fn named_contexts_take_the_place_of_stages_and_images() {
     assert!(listed.contains("-rw-r----- 0/0") && !listed.contains("hidden"), "{listed}");
     assert!(builds(&rig, &words, None).contains("cached"));
 
+    // What RUN mounts.
+    rig.write(
+        "Dockerfile",
+        "FROM base\nRUN --mount=from=tools,target=/d --mount=from=never,target=/t cat /d/file /t/file >/both; ls /d >>/both\n",
+    );
+    builds(&rig, &words, None);
+    assert_eq!(content(&rig, "both"), "from the directory\nfrom the directory\nfile\n");
+
     // FROM files, FROM an image by another name.
     rig.write("Dockerfile", "FROM tools\nCOPY <<x /more\ny\nx\n");
     builds(&rig, &["-f", file, "--build-context", &dir, "."], None);

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use self::check::Task;
-use crate::build::{self, Bases, Cache, Execution, Failed, Request};
+use crate::build::{self, Bases, Cache, Execution, Failed, Request, Surroundings};
 use crate::cli::environment::Environment;
 use crate::cli::pull::RegistryArguments;
 use crate::cli::render::{self, Printer, Progress};
@@ -86,7 +86,9 @@ pub struct Arguments {
 pub fn execute(mut arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
     let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
     let printer = Printer::new(progress);
-    let means = source::Means { environment, registry: &arguments.registry, sink: &printer, store: OnceCell::new() };
+    let surroundings = arguments.run.surroundings(environment)?;
+    let (registry, secrets) = (&arguments.registry, &surroundings.secrets);
+    let means = source::Means { environment, registry, sink: &printer, secrets, store: OnceCell::new() };
     match arguments.check.task()? {
         Task::Build => {}
         Task::Parse => {
@@ -98,7 +100,7 @@ pub fn execute(mut arguments: Arguments, environment: &Environment) -> Result<Ex
     let outputs = arguments.outputs.parse(&mut arguments.tag, environment)?;
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
     arguments.timeline.check()?;
-    let request = request(&arguments, environment, &means)?;
+    let request = request(&arguments, environment, &means, &surroundings)?;
     let store = means.store()?;
     let client = arguments.registry.client(environment);
     if arguments.dry_run {
@@ -136,7 +138,7 @@ fn check(arguments: &Arguments, environment: &Environment, means: &source::Means
     arguments.check.print_findings(&text.name, &text.source, &surroundings)
 }
 
-fn request(arguments: &Arguments, environment: &Environment, means: &source::Means<'_>) -> Result<Request> {
+fn request(arguments: &Arguments, environment: &Environment, means: &source::Means<'_>, surroundings: &Surroundings) -> Result<Request> {
     let source::Text { name, source, context, ignore } = arguments.source.read(means)?;
     let store = means.store()?;
     let mut build_args = build_arguments(&arguments.build_arg, environment)?;
@@ -160,7 +162,7 @@ fn request(arguments: &Arguments, environment: &Environment, means: &source::Mea
         bases: if arguments.pull { Bases::Pull } else { Bases::LocalFirst },
         emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
         workspace: crate::cli::info::workspace(store, environment)?,
-        surroundings: arguments.run.surroundings(environment)?,
+        surroundings: surroundings.clone(),
         proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         programs: environment.programs(),
         times,

@@ -1,15 +1,15 @@
 //! What is built from: the context and the Dockerfile, wherever they are.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use crate::build::{self, Fetcher, Location, Opened, Tree};
+use crate::build::{self, Fetcher, Location, Opened, Secret, Tree};
 use crate::cli::environment::Environment;
 use crate::cli::pull::RegistryArguments;
 use crate::error::{Error, Result, hide_credentials, quote, quote_path};
 use crate::event::Sink;
 use crate::store::Store;
-use crate::transfer::{self, DownloadRequest};
 
 /// The options.
 #[derive(clap::Args)]
@@ -44,6 +44,8 @@ pub struct Means<'a> {
     pub environment: &'a Environment,
     pub registry: &'a RegistryArguments,
     pub sink: &'a dyn Sink,
+    /// Among them credentials.
+    pub secrets: &'a BTreeMap<String, Secret>,
     /// Storage, once it is open. It outlives the build, so that what was fetched stays.
     pub store: std::cell::OnceCell<Store>,
 }
@@ -60,7 +62,7 @@ impl Means<'_> {
 
     fn fetch<T>(&self, work: impl FnOnce(&Fetcher<'_>) -> Result<T>) -> Result<T> {
         let client = self.registry.client(self.environment);
-        work(&Fetcher { store: self.store()?, client: &client, sink: self.sink })
+        work(&Fetcher { store: self.store()?, client: &client, sink: self.sink, secrets: self.secrets })
     }
 }
 
@@ -106,14 +108,14 @@ impl SourceArguments {
     }
 
     /// The named contexts.
-    pub fn contexts(&self) -> Result<std::collections::BTreeMap<String, Location>> {
+    pub fn contexts(&self) -> Result<BTreeMap<String, Location>> {
         build::named_contexts(&self.build_context)
     }
 
     fn dockerfile(&self, means: &Means<'_>, tree: Tree, file: &File<'_>) -> Result<Text> {
         let (name, source) = match (file, &tree) {
             (File::Stdin, _) => (STDIN.to_owned(), stdin()?),
-            (File::Url(url), _) => (hide_credentials(url), means.fetch(|fetcher| download(fetcher, url))?),
+            (File::Url(url), _) => (hide_credentials(url), means.fetch(|fetcher| fetcher.text(url))?),
             (File::Named(path), Tree::Directory(context)) => return local(context, Path::new(path), tree.clone()),
             (File::Usual, Tree::Directory(context)) => return local(context, &usual(context)?, tree.clone()),
             (File::Named(path), Tree::Layer(_)) => return inside(means, tree, &[*path]),
@@ -160,15 +162,6 @@ fn inside(means: &Means<'_>, tree: Tree, names: &[&str]) -> Result<Text> {
     Err(Error::input(format!("there is no {} in the build context", quote(names[0])))
         .hint("name the Dockerfile with `-f`, relative to the context"))
 }
-
-fn download(fetcher: &Fetcher<'_>, url: &str) -> Result<Vec<u8>> {
-    let request = DownloadRequest { url, checksum: None, authorization: None };
-    let found = transfer::download(fetcher.store, fetcher.client, &request, fetcher.sink)?;
-    fetcher.store.read_blob(&found.digest, LARGEST_DOCKERFILE)
-}
-
-/// No text that a person wrote is larger.
-const LARGEST_DOCKERFILE: u64 = 64 << 20;
 
 fn stdin() -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
