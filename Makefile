@@ -10,7 +10,7 @@ STATIC  := $(TARGET)/$(TRIPLE)/release/rootling
 # Fuzz targets run for so many seconds each.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo build test setup check lint dist bench compare compare-docker fuzz clean
+.PHONY: help demo build test setup check lint dist bench compare compare-docker platforms fuzz clean
 
 help:
 	@echo "make demo      build the program, then build and run an example image (no registry, no root)"
@@ -19,6 +19,7 @@ help:
 	@echo "make lint      formatting and lints, warnings denied"
 	@echo "make dist      a fully static release binary in dist/"
 	@echo "make compare   build the corpus with rootling and compare with buildah's results"
+	@echo "make platforms build for two architectures with packages installed, push, read by skopeo and podman (as root, minutes)"
 	@echo "make compare-docker  record what Docker's engine makes of the corpus (as root; when a case changes)"
 	@echo "make bench     rootling beside buildah, podman and ch-image (as root)"
 	@echo "make fuzz      fuzz the parser and the unpacker for $(FUZZ_SECONDS) s each (nightly toolchain)"
@@ -52,6 +53,9 @@ dist:
 
 compare: setup build
 	tests/compare/run-all $(PROGRAM)
+
+platforms: setup build
+	tests/long/two-platforms $(PROGRAM)
 
 # Every case anew: a minute or two. `git diff tests/corpus` then shows what changed. CASES names some only.
 compare-docker: setup

@@ -51,7 +51,7 @@ fn find(engine: &Engine<'_>, name: &str, platform: &Platform) -> Result<Image> {
 
 fn by_name(engine: &Engine<'_>, name: &str, platform: &Platform) -> Result<Image> {
     let (store, request) = (engine.store, engine.request);
-    if request.bases == Bases::LocalFirst
+    if request.bases != Bases::Pull
         && let Some(image) = local(store, name, platform)?
     {
         return Ok(image);
@@ -59,6 +59,10 @@ fn by_name(engine: &Engine<'_>, name: &str, platform: &Platform) -> Result<Image
     let reference: Reference = name.parse()?;
     if request.execution == Execution::Dry {
         return Err(Error::with_kind(Kind::NotFound, format!("{} is not in storage, and a dry run pulls nothing", quote(name))));
+    }
+    if request.bases == Bases::LocalOnly {
+        let error = Error::with_kind(Kind::NotFound, format!("{} for {platform} is not in storage", quote(name)));
+        return Err(with_near_names(engine, name, error.cause("`--pull=never` was asked for")));
     }
     let options = transfer::PullOptions { platform: platform.clone() };
     match transfer::pull(store, engine.client, &reference, &options, engine.sink) {

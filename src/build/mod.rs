@@ -133,6 +133,8 @@ pub enum Bases {
     LocalFirst,
     /// Always asked for at the registry.
     Pull,
+    /// From storage; nothing is pulled.
+    LocalOnly,
 }
 
 /// A finished build.

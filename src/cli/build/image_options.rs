@@ -19,7 +19,7 @@ pub struct ImageArguments {
     #[arg(long, value_name = "build-time=TIME")]
     build_static: Vec<String>,
     /// Make one layer of all that the Dockerfile adds to its base image
-    #[arg(long, conflicts_with = "squash_all")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, action = clap::ArgAction::Set)]
     squash: bool,
     /// Make one layer of all layers, the base image's too
     #[arg(long)]

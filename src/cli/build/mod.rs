@@ -2,6 +2,7 @@
 
 mod attributes;
 mod check;
+mod compat;
 mod image_options;
 mod outputs;
 mod run_options;
@@ -40,11 +41,14 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
     /// Execute every step, whatever is remembered
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, action = clap::ArgAction::Set)]
     no_cache: bool,
-    /// Ask the registry for a newer base image
-    #[arg(long)]
-    pull: bool,
+    /// When to ask the registry for a newer base image
+    #[arg(long, value_enum, value_name = "POLICY", num_args = 0..=1, require_equals = true, default_missing_value = "always", default_value = "missing")]
+    pull: compat::PullPolicy,
+    /// The same as --pull=always
+    #[arg(long, hide = true)]
+    pull_always: bool,
     /// Write the image ID to a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
@@ -74,6 +78,8 @@ pub struct Arguments {
     #[command(flatten)]
     image: image_options::ImageArguments,
     #[command(flatten)]
+    compat: compat::CompatArguments,
+    #[command(flatten)]
     outputs: outputs::OutputArguments,
     #[command(flatten)]
     run: run_options::RunOptions,
@@ -100,6 +106,7 @@ pub fn execute(mut arguments: Arguments, environment: &Environment) -> Result<Ex
     let outputs = arguments.outputs.parse(&mut arguments.tag, environment)?;
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
     arguments.timeline.check()?;
+    arguments.compat.check(&printer)?;
     let request = request(&arguments, environment, &means, &surroundings)?;
     let store = means.store()?;
     let client = arguments.registry.client(environment);
@@ -159,7 +166,7 @@ fn request(arguments: &Arguments, environment: &Environment, means: &source::Mea
         platforms: platforms(&arguments.platform),
         width: arguments.jobs.map_or_else(|| environment.processors(), std::num::NonZero::get),
         cache: if arguments.no_cache { Cache::Ignore } else { Cache::Use },
-        bases: if arguments.pull { Bases::Pull } else { Bases::LocalFirst },
+        bases: if arguments.pull_always { Bases::Pull } else { arguments.pull.into() },
         emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
         workspace: crate::cli::info::workspace(store, environment)?,
         surroundings: surroundings.clone(),
