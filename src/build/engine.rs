@@ -1,6 +1,7 @@
 //! The engine: the stages of all platforms, several at a time; a stage is its base and then step by step.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::dockerfile;
@@ -9,15 +10,16 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Outcome, Sink, next_id};
 use crate::oci::Platform;
 use crate::store::{Image, Store};
-use crate::transfer;
+use crate::transfer::{self, MadeStep, StepCache};
 
 use super::base::{self, Images};
+use super::cache::{self, Ledger};
 use super::context::Context;
 use super::plan::{self, Base, Plan, Stage, locate};
 use super::schedule::{Job, Schedule};
 use super::state::{Certainty, State};
 use super::stop::Stop;
-use super::{Execution, Request, check, resolve};
+use super::{Cache, Execution, Request, check, resolve};
 
 /// What a build works with.
 #[derive(Clone, Copy)]
@@ -33,13 +35,19 @@ pub struct Means<'a> {
 }
 
 /// One platform's part of a build under way. Its steps may run at the same time.
+#[derive(Clone)]
 pub struct Engine<'a> {
     pub(super) store: &'a Store,
     pub(super) request: &'a Request,
     pub(super) sink: &'a dyn Sink,
     pub(super) client: &'a transfer::Client,
     pub(super) file: &'a Dockerfile,
-    pub(super) plan: Plan<'a>,
+    pub(super) plan: Arc<Plan<'a>>,
+    /// Whether old results answer for steps.
+    pub(super) cache: Cache,
+    /// Where else results are.
+    pub(super) caches: &'a [StepCache],
+    pub(super) ledger: &'a Ledger,
     pub(super) context: Option<&'a Context>,
     pub(super) stop: &'a Stop,
     images: &'a Images,
@@ -53,13 +61,15 @@ pub struct Engine<'a> {
 
 /// Builds the target stage for every platform of the request, in its order.
 ///
-/// What was learnt about the context is kept, also when a step fails.
-pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<Vec<State>> {
+/// Gives the states, and the steps gone through. What was learnt about the context is kept, also when a step fails.
+pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<(Vec<State>, Vec<MadeStep>)> {
     let Means { store, client, request, sink } = means;
     let context = request.context.as_deref().map(|directory| Context::open(store, directory, request.ignore.as_ref())).transpose()?;
     let plans = request.platforms.iter().map(|platform| plan(means, file, platform)).collect::<Result<Vec<_>>>()?;
     let count = plans.first().map_or(0, |plan| plan.stages.len());
     let (schedule, stop, images) = (Schedule::new(count * plans.len()), Stop::default(), Images::default());
+    let caches = cache::load(client, &request.caches, &request.platforms, sink);
+    let ledger = Ledger::default();
     let engines: Vec<Engine<'_>> = plans
         .into_iter()
         .zip(&request.platforms)
@@ -70,7 +80,10 @@ pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<Vec<State>> {
             sink,
             client,
             file,
-            plan,
+            plan: Arc::new(plan),
+            cache: request.cache,
+            caches: &caches,
+            ledger: &ledger,
             context: context.as_ref(),
             stop: &stop,
             images: &images,
@@ -84,7 +97,9 @@ pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<Vec<State>> {
     // Reading it again costs more than a failed build should cost the next one.
     context.as_ref().map_or(Ok(()), Context::save)?;
     result?;
-    engines.iter().map(|engine| engine.state(engine.plan.target)).collect()
+    let states = engines.iter().map(|engine| engine.state(engine.plan.target)).collect::<Result<Vec<_>>>()?;
+    drop(engines);
+    Ok((states, ledger.steps()))
 }
 
 /// Plans for one platform; refuses what can't be executed before anything is.
@@ -130,6 +145,13 @@ impl Engine<'_> {
     }
 
     fn stage(&self, index: usize) -> Result<State> {
+        match self.request.caches.fresh.contains(&self.plan.stages[index].name) {
+            true => Self { cache: Cache::Ignore, ..self.clone() }.steps(index),
+            false => self.steps(index),
+        }
+    }
+
+    fn steps(&self, index: usize) -> Result<State> {
         let stage = &self.plan.stages[index];
         let (mut state, onbuild) = self.timed(stage, |engine| engine.base(stage))?;
         state.set_variables(&self.request.surroundings.variables);

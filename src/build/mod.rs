@@ -38,8 +38,9 @@ use crate::oci::{Descriptor, Digest, Platform, Reference};
 use crate::rootemu;
 use crate::rootfs::meta::Times;
 use crate::store::{Store, WorkspaceKind};
-use crate::transfer;
+use crate::transfer::{self, MadeStep};
 
+pub use cache::{Caches, Inline};
 pub use context::{ignore_file, read_text};
 pub use image::{Additions, Annotation, Layers};
 pub use passwd::{Accounts, Identity};
@@ -70,6 +71,8 @@ pub struct Request {
     pub width: usize,
     /// Whether old results answer for steps.
     pub cache: Cache,
+    /// Caches besides the storage directory's own.
+    pub caches: Caches,
     /// Where bases come from.
     pub bases: Bases,
     /// How RUN is root.
@@ -139,6 +142,10 @@ pub struct Built {
     pub index: Option<Descriptor>,
     /// The names they have in storage; at least one.
     pub names: Vec<Reference>,
+    /// The steps gone through, whoever answered for them.
+    pub steps: Vec<MadeStep>,
+    /// Those of them whose layers are in the images.
+    pub own_steps: Vec<MadeStep>,
 }
 
 /// One platform's image.
@@ -165,8 +172,8 @@ impl Built {
 /// storage directory then has all layers made so far, and no image.
 pub fn build(store: &Store, client: &transfer::Client, request: &Request, sink: &dyn Sink) -> Result<Built> {
     let file = dockerfile::parse(&request.name, &request.source)?;
-    let states = engine::execute(engine::Means { store, client, request, sink }, &file)?;
-    image::finish(store, request, states)
+    let (states, steps) = engine::execute(engine::Means { store, client, request, sink }, &file)?;
+    image::finish(store, request, states, steps)
 }
 
 /// Goes through all steps without executing or pulling anything; the events say which would be executed.

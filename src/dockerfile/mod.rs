@@ -21,6 +21,7 @@ mod transfer;
 pub mod tree;
 mod words;
 
+pub use duration::parse as duration;
 pub use mount::{comma_fields, size};
 pub use parse::{parse, parse_fragment};
 

@@ -4,6 +4,8 @@
 //! missing skips with a reason, which is a failure under `CI=true`.
 
 mod build;
+mod cache;
+mod cache_mounts;
 mod check;
 mod concurrency;
 mod corpus;

@@ -1,6 +1,7 @@
 //! `rootling build`.
 
 mod attributes;
+mod caches;
 mod check;
 mod compat;
 mod image_options;
@@ -81,6 +82,8 @@ pub struct Arguments {
     #[command(flatten)]
     image: image_options::ImageArguments,
     #[command(flatten)]
+    caches: caches::CacheArguments,
+    #[command(flatten)]
     compat: compat::CompatArguments,
     #[command(flatten)]
     outputs: outputs::OutputArguments,
@@ -103,12 +106,14 @@ pub fn execute(mut arguments: Arguments, environment: &Environment) -> Result<Ex
         Task::Check => return check(&arguments, environment),
     }
     let printer = Printer::new(progress);
+    let (others, exports) = arguments.caches.parse()?;
     let outputs = arguments.outputs.parse(&mut arguments.tag, environment)?;
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
     arguments.timeline.check()?;
     arguments.compat.check(&printer)?;
     let store = environment.store()?;
-    let request = request(&arguments, environment, &store)?;
+    let mut request = request(&arguments, environment, &store)?;
+    request.caches = others;
     let client = arguments.registry.client(environment);
     if arguments.dry_run {
         return build::rehearse(&store, &client, &request, &printer).map(|()| ExitCode::SUCCESS);
@@ -122,6 +127,7 @@ pub fn execute(mut arguments: Arguments, environment: &Environment) -> Result<Ex
         std::fs::write(path, built.id().to_string()).map_err(|e| Error::io("write", path, e))?;
     }
     outputs.write(&store, &client, &built, &printer)?;
+    exports.save(&store, &client, &built, &printer)?;
     if progress == Progress::Quiet && !outputs.write_stream() {
         render::result(&built.id().to_string());
     } else if progress != Progress::Quiet {
@@ -202,6 +208,7 @@ fn request(arguments: &Arguments, environment: &Environment, store: &crate::stor
         platforms: platforms(&arguments.platform),
         width: arguments.jobs.map_or_else(|| environment.processors(), std::num::NonZero::get),
         cache: if arguments.no_cache { Cache::Ignore } else { Cache::Use },
+        caches: build::Caches::default(),
         bases: if arguments.pull_always { Bases::Pull } else { arguments.pull.into() },
         emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
         workspace: crate::cli::info::workspace(store, environment)?,
