@@ -1,5 +1,6 @@
-//! The build context: a directory, its ignore file, and the remembered digests of its files.
+//! The build context: a directory or a layer, its ignore file, and the remembered digests of its files.
 
+use std::borrow::Cow;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,36 +14,46 @@ use crate::rootfs::scan::Source as Stat;
 use crate::rootfs::view::{LayerDir, View};
 use crate::store::Store;
 
-use super::selection::Selection;
+use super::location::Tree;
+use super::selection::{Entry, Selection};
 use super::sources::Source;
 
 /// An opened context. May be used by many threads.
 pub struct Context {
     directory: PathBuf,
+    /// The directory again, if it is the user's own and no layer.
+    host: Option<PathBuf>,
     view: View,
     ignore: Ignore,
     hashes: Hashes,
+    name: String,
 }
 
 impl Context {
-    /// Opens a directory. Nothing in it is read before a step needs it.
-    pub fn open(store: &Store, directory: &Path, ignore: Option<&(String, String)>) -> Result<Self> {
-        let directory = std::fs::canonicalize(directory).doing("open the build context", directory)?;
-        if !directory.is_dir() {
-            return Err(Error::input(format!("the build context {} is not a directory", quote_path(&directory))));
-        }
+    /// Opens a tree, called `name` in messages. Nothing in it is read before a step needs it.
+    pub fn open(store: &Store, tree: &Tree, ignore: Option<&(String, String)>, name: &str) -> Result<Self> {
+        let layer = match tree {
+            Tree::Directory(directory) => {
+                let fs = std::fs::canonicalize(directory).doing(&format!("open {name}"), directory)?;
+                if !fs.is_dir() {
+                    return Err(Error::input(format!("{name} {} is not a directory", quote_path(&fs))));
+                }
+                LayerDir { fs, record: Arc::new(Record::default()) }
+            }
+            Tree::Layer(layer) => store.stack(&[*layer])?.remove(0),
+        };
         let ignore = match ignore {
             Some((name, text)) => Ignore::parse(name, text.as_bytes())?,
             None => Ignore::default(),
         };
         let hashes = Hashes::load(&store.hashes())?;
-        let view = View::new(vec![LayerDir { fs: directory.clone(), record: Arc::new(Record::default()) }]);
-        Ok(Self { directory, view, ignore, hashes })
+        let host = matches!(tree, Tree::Directory(_)).then(|| layer.fs.clone());
+        Ok(Self { directory: layer.fs.clone(), host, view: View::new(vec![layer]), ignore, hashes, name: name.to_owned() })
     }
 
     /// The context to copy from.
     pub fn source(&self) -> Source<'_> {
-        Source { view: &self.view, host: Some(&self.directory), ignore: Some(&self.ignore), name: "the build context".into() }
+        Source { view: &self.view, host: self.host.as_deref(), ignore: Some(&self.ignore), name: self.name.clone() }
     }
 
     /// What its files are remembered by.
@@ -52,12 +63,13 @@ impl Context {
 
     /// Fills in the digests of files that have not changed since they were read last.
     pub fn recall(&self, selection: &mut Selection) {
-        selection.learn(|entry| self.hashes.recall(&self.directory, entry.listed.as_ref()?));
+        selection.learn(|entry| self.hashes.recall(&self.directory, &*self.listed(entry).ok()?));
     }
 
     /// Fills in all digests, reading what must be read, on several threads.
     pub fn hash(&self, selection: &mut Selection) -> Result<()> {
-        let files: Vec<&Stat> = selection.unknown().into_iter().filter_map(|entry| entry.listed.as_ref()).collect();
+        let files = selection.unknown().into_iter().map(|entry| self.listed(entry)).collect::<Result<Vec<_>>>()?;
+        let files: Vec<&Stat> = files.iter().map(|file| &**file).collect();
         let mut digests = self.hashes.hash_files(&self.directory, &files)?.into_iter();
         selection.learn(|_| digests.next());
         Ok(())
@@ -71,6 +83,14 @@ impl Context {
     /// Writes down what was read, for the next build.
     pub fn save(&self) -> Result<()> {
         self.hashes.save()
+    }
+
+    /// How a file was listed; those of a layer are looked at again.
+    fn listed<'e>(&self, entry: &'e Entry) -> Result<Cow<'e, Stat>> {
+        match &entry.listed {
+            Some(listed) => Ok(Cow::Borrowed(listed)),
+            None => Stat::of(&self.directory, &entry.node.path).map(Cow::Owned),
+        }
     }
 }
 
@@ -95,8 +115,21 @@ pub fn ignore_file(context: &Path, dockerfile: Option<&Path>) -> Result<Option<(
     Ok(None)
 }
 
+/// [`ignore_file`] for a tree that holds the Dockerfile too.
+pub fn ignore_in(store: &Store, tree: &Tree, dockerfile: Option<&str>) -> Result<Option<(String, String)>> {
+    if let Tree::Directory(directory) = tree {
+        return ignore_file(directory, dockerfile.map(|name| directory.join(name)).as_deref());
+    }
+    for name in dockerfile.map(|name| format!("{name}.dockerignore")).into_iter().chain([".dockerignore".to_owned()]) {
+        if let Some(bytes) = tree.read(store, &name)? {
+            return Ok(Some((name, String::from_utf8_lossy(&bytes).into_owned())));
+        }
+    }
+    Ok(None)
+}
+
 /// No text that a person wrote is larger.
-const LARGEST_TEXT: u64 = 64 << 20;
+pub(super) const LARGEST_TEXT: u64 = 64 << 20;
 
 /// Reads a Dockerfile or an ignore file; one that does not end is an error.
 pub fn read_text(path: &Path) -> Result<Vec<u8>> {

@@ -147,7 +147,9 @@ impl Engine<'_> {
         let Work { base, origin, copy, chown, fetched, .. } = work;
         let times = self.request.times;
         let now = Mtime::from_secs(times.epoch().unwrap_or_else(|| jiff::Timestamp::now().as_second()));
-        let owner = chown.or_else(|| copy.from.is_none().then_some((0, 0)));
+        // Files of contexts belong to root, whoever owns them where they are.
+        let of_context = copy.from.is_none() || origin.context().is_some();
+        let owner = chown.or_else(|| of_context.then_some((0, 0)));
         let rules = Rules { owner, chmod: copy.chmod.clone(), times, now };
         if !fetched.is_empty() || copy.archives == Archives::Unpack && holds_archive(origin, selection)? {
             return self.write(work, selection, &rules);

@@ -1,6 +1,7 @@
 //! The engine: the stages of all platforms, several at a time; a stage is its base and then step by step.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::dockerfile;
@@ -9,15 +10,18 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Outcome, Sink, next_id};
 use crate::oci::Platform;
 use crate::store::{Image, Store};
-use crate::transfer;
+use crate::transfer::{self, MadeStep, StepCache};
 
 use super::base::{self, Images};
+use super::cache::{self, Ledger};
 use super::context::Context;
+use super::contexts::Contexts;
+use super::location::context_name;
 use super::plan::{self, Base, Plan, Stage, locate};
 use super::schedule::{Job, Schedule};
 use super::state::{Certainty, State};
 use super::stop::Stop;
-use super::{Execution, Request, check, resolve};
+use super::{Cache, Execution, Request, check, resolve};
 
 /// What a build works with.
 #[derive(Clone, Copy)]
@@ -33,15 +37,22 @@ pub struct Means<'a> {
 }
 
 /// One platform's part of a build under way. Its steps may run at the same time.
+#[derive(Clone)]
 pub struct Engine<'a> {
     pub(super) store: &'a Store,
     pub(super) request: &'a Request,
     pub(super) sink: &'a dyn Sink,
     pub(super) client: &'a transfer::Client,
     pub(super) file: &'a Dockerfile,
-    pub(super) plan: Plan<'a>,
+    pub(super) plan: Arc<Plan<'a>>,
+    /// Whether old results answer for steps.
+    pub(super) cache: Cache,
+    /// Where else results are.
+    pub(super) caches: &'a [StepCache],
+    pub(super) ledger: &'a Ledger,
     pub(super) context: Option<&'a Context>,
     pub(super) stop: &'a Stop,
+    pub(super) contexts: &'a Contexts,
     images: &'a Images,
     /// Finished stages of all platforms.
     schedule: &'a Schedule<State>,
@@ -53,13 +64,17 @@ pub struct Engine<'a> {
 
 /// Builds the target stage for every platform of the request, in its order.
 ///
-/// What was learnt about the context is kept, also when a step fails.
-pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<Vec<State>> {
+/// Gives the states, and the steps gone through. What was learnt about the context is kept, also when a step fails.
+pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<(Vec<State>, Vec<MadeStep>)> {
     let Means { store, client, request, sink } = means;
-    let context = request.context.as_deref().map(|directory| Context::open(store, directory, request.ignore.as_ref())).transpose()?;
+    let open = |tree| Context::open(store, tree, request.ignore.as_ref(), "the build context");
+    let context = request.context.as_ref().map(open).transpose()?;
+    let contexts = Contexts::new(&request.contexts);
     let plans = request.platforms.iter().map(|platform| plan(means, file, platform)).collect::<Result<Vec<_>>>()?;
     let count = plans.first().map_or(0, |plan| plan.stages.len());
     let (schedule, stop, images) = (Schedule::new(count * plans.len()), Stop::default(), Images::default());
+    let caches = cache::load(client, &request.caches, &request.platforms, sink);
+    let ledger = Ledger::default();
     let engines: Vec<Engine<'_>> = plans
         .into_iter()
         .zip(&request.platforms)
@@ -70,9 +85,13 @@ pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<Vec<State>> {
             sink,
             client,
             file,
-            plan,
+            plan: Arc::new(plan),
+            cache: request.cache,
+            caches: &caches,
+            ledger: &ledger,
             context: context.as_ref(),
             stop: &stop,
+            contexts: &contexts,
             images: &images,
             schedule: &schedule,
             first: at * count,
@@ -83,15 +102,20 @@ pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<Vec<State>> {
     let result = schedule.run(&jobs, request.width, &stop, &|number| engines[number / count].stage(number % count));
     // Reading it again costs more than a failed build should cost the next one.
     context.as_ref().map_or(Ok(()), Context::save)?;
+    contexts.save()?;
     result?;
-    engines.iter().map(|engine| engine.state(engine.plan.target)).collect()
+    let states = engines.iter().map(|engine| engine.state(engine.plan.target)).collect::<Result<Vec<_>>>()?;
+    drop(engines);
+    Ok((states, ledger.steps()))
 }
 
 /// Plans for one platform; refuses what can't be executed before anything is.
 fn plan<'a>(means: Means<'_>, file: &'a Dockerfile, platform: &Platform) -> Result<Plan<'a>> {
     let host = Platform::host();
     let request = means.request;
-    let options = plan::Options { target: request.target.as_deref(), arguments: &request.arguments, platform, host: &host };
+    let is_context = |name: &str| request.contexts.contains_key(&context_name(name));
+    let options =
+        plan::Options { target: request.target.as_deref(), arguments: &request.arguments, platform, host: &host, is_context: &is_context };
     let plan = plan::plan(file, &options)?;
     if !plan.unused_arguments.is_empty() && Some(platform) == request.platforms.first() {
         let names = plan.unused_arguments.join(", ");
@@ -130,6 +154,13 @@ impl Engine<'_> {
     }
 
     fn stage(&self, index: usize) -> Result<State> {
+        match self.request.caches.fresh.contains(&self.plan.stages[index].name) {
+            true => Self { cache: Cache::Ignore, ..self.clone() }.steps(index),
+            false => self.steps(index),
+        }
+    }
+
+    fn steps(&self, index: usize) -> Result<State> {
         let stage = &self.plan.stages[index];
         let (mut state, onbuild) = self.timed(stage, |engine| engine.base(stage))?;
         state.set_variables(&self.request.surroundings.variables);
@@ -170,6 +201,10 @@ impl Engine<'_> {
                     State { certainty: Certainty::Guessed, ..State::scratch(&stage.platform) }
                 }
                 image => base::state(&image?),
+            },
+            Base::Context(name) => match self.named_tree(name)? {
+                Some(context) => return Ok((self.state_of_tree(context, &stage.platform)?, Vec::new())),
+                None => base::state(&self.image(name, &stage.platform)?),
             },
         };
         let triggers = std::mem::take(&mut state.config.config.on_build);

@@ -1,12 +1,14 @@
 //! The finished image: what the command line adds to a stage's state, its documents, its names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use crate::error::{Error, Result, quote};
-use crate::oci::{Descriptor, Digest, Index, Manifest, Platform, Reference, media_type};
+use crate::oci::{Descriptor, DiffId, Digest, Index, Manifest, Platform, Reference, media_type};
 use crate::store::{StepRecord, Store};
+use crate::transfer::{self, MadeStep};
 
+use super::cache::Inline;
 use super::key::Key;
 use super::squash::squash;
 use super::state::{State, StateLayer};
@@ -112,8 +114,10 @@ impl Additions {
 }
 
 /// Writes configs, manifests, the index and names.
-pub fn finish(store: &Store, request: &Request, states: Vec<State>) -> Result<Built> {
-    let images = states.into_iter().map(|state| image(store, request, state)).collect::<Result<Vec<_>>>()?;
+pub fn finish(store: &Store, request: &Request, states: Vec<State>, steps: Vec<MadeStep>) -> Result<Built> {
+    let stacks: BTreeSet<DiffId> = states.iter().flat_map(State::stack).collect();
+    let own_steps = within(&steps, &stacks);
+    let images = states.into_iter().map(|state| image(store, request, state, &own_steps)).collect::<Result<Vec<_>>>()?;
     let index = match images.as_slice() {
         [_] => None,
         several => {
@@ -136,7 +140,7 @@ pub fn finish(store: &Store, request: &Request, states: Vec<State>) -> Result<Bu
             None => store.put_image(name, &images[0].manifest, None)?,
         };
     }
-    Ok(Built { images, index, names })
+    Ok(Built { images, index, names, steps, own_steps })
 }
 
 /// An image as its index names it.
@@ -145,13 +149,22 @@ fn member(request: &Request, image: &BuiltImage) -> Descriptor {
     Descriptor { platform: Some(image.platform.clone()), annotations, ..image.manifest.clone() }
 }
 
-fn image(store: &Store, request: &Request, state: State) -> Result<BuiltImage> {
+/// Steps that need no other layers than these.
+fn within(steps: &[MadeStep], layers: &BTreeSet<DiffId>) -> Vec<MadeStep> {
+    steps.iter().filter(|step| step.layer.is_none_or(|layer| layers.contains(&layer))).cloned().collect()
+}
+
+fn image(store: &Store, request: &Request, state: State, steps: &[MadeStep]) -> Result<BuiltImage> {
     let mut state = squashed(store, request, state)?;
     for (name, value) in &request.additions.labels {
         state.config.config.labels.insert(name.clone(), value.clone());
     }
     let created = created(store, request, &state)?;
-    let config = state.image_config(&created);
+    let mut config = state.image_config(&created);
+    if request.caches.inline == Inline::Yes {
+        let own = within(steps, &state.stack().into_iter().collect());
+        config.other.insert(transfer::INLINE_FIELD.into(), transfer::inline(&own));
+    }
     let platform = config.platform();
     let config = config.to_bytes();
     let id = store.put_blob(&config)?;

@@ -9,12 +9,15 @@ pub mod check;
 mod chmod;
 mod config_step;
 mod context;
+mod contexts;
 mod copy;
 mod copying;
+mod credentials;
 mod engine;
 mod filter;
 mod image;
 mod key;
+mod location;
 mod mounts;
 mod origin;
 mod passwd;
@@ -42,11 +45,14 @@ use crate::oci::{Descriptor, Digest, Platform, Reference};
 use crate::rootemu;
 use crate::rootfs::meta::Times;
 use crate::store::{Store, WorkspaceKind};
-use crate::transfer;
+use crate::transfer::{self, MadeStep};
 
-pub use context::{ignore_file, read_text};
+pub use cache::{Caches, Inline};
+pub use context::{ignore_file, ignore_in, read_text};
 pub use image::{Additions, Annotation, Layers};
+pub use location::{Fetcher, ImageFile, Location, Opened, Tree, context_name, named_contexts, open_stream};
 pub use passwd::{Accounts, Identity};
+pub use remote::is_web;
 pub use run::{emulation, file as file_mount};
 pub use scope::PREDEFINED as PREDEFINED_ARGUMENTS;
 pub use state::DEFAULT_PATH;
@@ -58,9 +64,11 @@ pub struct Request {
     pub name: String,
     /// The Dockerfile.
     pub source: Vec<u8>,
-    /// The build context; `None` when the Dockerfile came from standard input alone.
-    pub context: Option<PathBuf>,
-    /// The text of the ignore file and its name.
+    /// The build context; `None` when the Dockerfile came alone.
+    pub context: Option<Tree>,
+    /// Trees and images in the place of stages and images of these names (see [`named_contexts`]).
+    pub contexts: BTreeMap<String, Location>,
+    /// The ignore file's name and text.
     pub ignore: Option<(String, String)>,
     /// Names for the image.
     pub tags: Vec<Reference>,
@@ -74,6 +82,8 @@ pub struct Request {
     pub width: usize,
     /// Whether old results answer for steps.
     pub cache: Cache,
+    /// Caches besides the storage directory's own.
+    pub caches: Caches,
     /// Where bases come from.
     pub bases: Bases,
     /// How RUN is root.
@@ -143,6 +153,10 @@ pub struct Built {
     pub index: Option<Descriptor>,
     /// The names they have in storage; at least one.
     pub names: Vec<Reference>,
+    /// The steps gone through, whoever answered for them.
+    pub steps: Vec<MadeStep>,
+    /// Those of them whose layers are in the images.
+    pub own_steps: Vec<MadeStep>,
 }
 
 /// One platform's image.
@@ -169,8 +183,8 @@ impl Built {
 /// storage directory then has all layers made so far, and no image.
 pub fn build(store: &Store, client: &transfer::Client, request: &Request, sink: &dyn Sink) -> Result<Built> {
     let file = dockerfile::parse(&request.name, &request.source)?;
-    let states = engine::execute(engine::Means { store, client, request, sink }, &file)?;
-    image::finish(store, request, states)
+    let (states, steps) = engine::execute(engine::Means { store, client, request, sink }, &file)?;
+    image::finish(store, request, states, steps)
 }
 
 /// Goes through all steps without executing or pulling anything; the events say which would be executed.

@@ -18,7 +18,7 @@ use super::passwd::Accounts;
 use super::plan::{Stage, find_stage, locate};
 use super::resolve::{self, Action, Resolver};
 use super::state::{Certainty, State};
-use super::{config_step, run};
+use super::{Execution, config_step, run};
 
 impl Engine<'_> {
     /// Does one instruction of a stage.
@@ -60,7 +60,7 @@ impl Engine<'_> {
                 state.config.config.working_dir.clone_from(path);
                 (Made::planned(), format!("WORKDIR {path}"))
             }
-            _ if self.is_guess(state, &action) => (Made::planned(), instruction.original.clone()),
+            _ if self.is_guess(state, &action) => (Made::planned(), hide_credentials(&instruction.original)),
             Action::Run(command) => (self.run(stage, state, command, id)?, resolve::run_history(state, command)),
             Action::Copy(copy) => (self.copy(stage, state, copy)?, hide_credentials(&instruction.original)),
             Action::Workdir(path) => {
@@ -79,6 +79,10 @@ impl Engine<'_> {
 
     /// Whether a dry run can't know what the step would be: what it stands on or copies from would be made first.
     fn is_guess(&self, state: &State, action: &Action) -> bool {
+        // What others have now is not asked for either.
+        if matches!(action, Action::Copy(copy) if !copy.remotes.is_empty()) && self.request.execution == Execution::Dry {
+            return true;
+        }
         let sources: Vec<&str> = match action {
             Action::Copy(copy) => copy.from.as_deref().into_iter().collect(),
             Action::Run(command) => command.mounts.iter().filter_map(|mount| mount.from.as_deref()).collect(),

@@ -15,7 +15,7 @@ const UNITS: &[(&str, u64)] = &[
 ];
 
 /// Reads a time that is not negative; `None` if it is none, or too large for 63 bits of nanoseconds.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+pub fn parse(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
         return Some(Duration::ZERO);

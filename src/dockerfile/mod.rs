@@ -9,6 +9,7 @@ pub mod expand;
 mod flags;
 pub mod glob;
 mod healthcheck;
+mod heredoc;
 pub mod ignore;
 mod instruction;
 pub mod lint;
@@ -21,6 +22,7 @@ mod transfer;
 pub mod tree;
 mod words;
 
+pub use duration::parse as duration;
 pub use mount::{comma_fields, size};
 pub use parse::{parse, parse_fragment};
 

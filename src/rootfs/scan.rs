@@ -55,6 +55,15 @@ pub struct Source {
     pub special: Option<Box<Meta>>,
 }
 
+impl Source {
+    /// What is at a path below a directory.
+    pub fn of(root: &Path, path: &ImagePath) -> Result<Self> {
+        let root_fd = fs::open_root(root).doing("open", root)?;
+        let stat = fs::stat_at(&root_fd, path.as_relative()).map_err(|e| trouble(root, path, e))?;
+        Ok(source(path.clone(), &stat))
+    }
+}
+
 /// Decides about an entry, called from any thread. Gives back what is known of it for what lies in it, and gets that of the directory
 /// it lies in.
 pub type Select<'a, S> = &'a (dyn Fn(&ImagePath, Kind, &S) -> (Selection, S) + Sync);

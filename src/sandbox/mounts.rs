@@ -303,8 +303,11 @@ impl Progress<'_> {
             Missing::Create => {
                 let walk = target::walk(self.root, &item.target)?;
                 let before = times_of(walk.found.as_fd());
-                let made = target::create(walk.found.as_fd(), &walk.missing, shape)
-                    .map_err(|errno| missing().cause(crate::error::describe_io(&errno.into())).hint("create it in the image first"))?;
+                let made = target::create(walk.found.as_fd(), &walk.missing, shape).map_err(|errno| {
+                    missing()
+                        .cause(crate::error::describe_io(&errno.into()))
+                        .hint("create it first: in the image, or in what is mounted above it")
+                })?;
                 let times = before.zip(times_of(walk.found.as_fd()));
                 self.stubs.push(Stub { path: walk.path(), made: walk.missing.len(), shape, times });
                 Ok(Some(made))

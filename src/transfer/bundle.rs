@@ -130,7 +130,16 @@ impl<'a> Bundle<'a> {
             return Err(Error::new("there is no image to write"));
         }
         let index = subject.index.as_ref().map(|index| over(store, index, &images, &subject.manifests, shape)).transpose()?;
-        Ok(Self { store, images, index, root_annotations: shape.annotations.root_descriptor.clone() })
+        let mut root_annotations = subject.index.as_ref().map(|index| index.annotations.clone()).unwrap_or_default();
+        root_annotations.extend(shape.annotations.root_descriptor.clone());
+        Ok(Self { store, images, index, root_annotations })
+    }
+
+    /// Something that is no image but is kept like one.
+    pub(super) fn artifact(store: &'a Store, manifest: Document, config: Document, layers: Vec<(Descriptor, DiffId)>) -> Self {
+        let platform = Platform::host();
+        let ready = Ready { manifest, config, parsed: ImageConfig::scratch(&platform), platform, layers };
+        Self { store, images: vec![ready], index: None, root_annotations: BTreeMap::new() }
     }
 
     /// What a name for all of it stands for.
@@ -187,6 +196,12 @@ impl<'a> Bundle<'a> {
     }
 }
 
+impl Document {
+    pub(super) fn new(media_type: &str, bytes: Vec<u8>) -> Self {
+        Self { descriptor: Descriptor::new(media_type, Digest::of(&bytes), bytes.len() as u64), bytes }
+    }
+}
+
 impl Part<'_> {
     pub(super) fn descriptor(&self) -> &Descriptor {
         match self {
@@ -226,7 +241,7 @@ fn ready(store: &Store, descriptor: &Descriptor, shape: &Shape, sink: &dyn Sink)
     let bytes = if changed == manifest { bytes } else { changed.to_bytes() };
     let platform = descriptor.platform.clone().unwrap_or_else(|| parsed.platform());
     Ok(Ready {
-        manifest: Document { descriptor: Descriptor::new(manifest_type, Digest::of(&bytes), bytes.len() as u64), bytes },
+        manifest: Document::new(manifest_type, bytes),
         config: Document { descriptor: changed.config, bytes: config },
         parsed,
         platform,
@@ -291,7 +306,7 @@ fn over(store: &Store, descriptor: &Descriptor, images: &[Ready], before: &[Desc
         }
     }
     let bytes = if changed == index { bytes } else { serde_json::to_vec(&changed).expect("an index has only string keys") };
-    Ok(Document { descriptor: Descriptor::new(media_type, Digest::of(&bytes), bytes.len() as u64), bytes })
+    Ok(Document::new(media_type, bytes))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod place;
 mod pull;
 mod push;
 pub mod read;
+mod steps;
 mod write;
 
 pub use bundle::{Annotations, Documents, Repack, Shape, Subject};
@@ -34,4 +35,5 @@ pub use packed::Packing;
 pub use place::Place;
 pub use pull::{PullOptions, config, pull};
 pub use push::push;
+pub use steps::{DEFAULT_TAG, INLINE_FIELD, MadeStep, StepCache, StepPlace, inline, save_steps};
 pub use write::{Job, write};

@@ -36,9 +36,16 @@ pub fn push(
             .cause(format!("the image that would be pushed has digest `{}`, not `{digest}`", root.descriptor.digest))
             .hint("push to a tag"));
     }
-    let push = Push { bundle: &bundle, client: client.registry()?, reference, sink };
+    send(&bundle, client, reference, sink)?;
+    Ok(root.descriptor.clone())
+}
+
+/// Sends a bundle and gives it the reference's name.
+pub(super) fn send(bundle: &Bundle<'_>, client: &Client, reference: &Reference, sink: &dyn Sink) -> Result<()> {
+    let root = bundle.root();
+    let push = Push { bundle, client: client.registry()?, reference, sink };
     if push.client.pushed_digest(reference)? == Some(root.descriptor.digest) {
-        return Ok(root.descriptor.clone());
+        return Ok(());
     }
     push.blobs()?;
     if bundle.index.is_some() {
@@ -47,8 +54,7 @@ pub fn push(
             push.client.put_manifest(&pinned, &image.manifest.descriptor.media_type, &image.manifest.bytes)?;
         }
     }
-    push.client.put_manifest(reference, &root.descriptor.media_type, &root.bytes)?;
-    Ok(root.descriptor.clone())
+    push.client.put_manifest(reference, &root.descriptor.media_type, &root.bytes)
 }
 
 struct Push<'a> {

@@ -84,3 +84,28 @@ fn exporting_onto_a_full_disk() {
     );
     assert_eq!(ran.code, Some(0), "{ran}");
 }
+
+#[test]
+fn a_cache_mount_that_fills_the_disk() {
+    let (Some(tar), Some(())) = (fixture("fixtures/base.tar"), needs("unshare")) else { return };
+    let rig = Rig::new();
+    rig.write("context/Dockerfile.big", "FROM base\nRUN --mount=type=cache,target=/c dd if=/dev/urandom of=/c/big bs=1M count=40\n");
+    rig.write("context/Dockerfile.first", "FROM base AS first\nFROM base\nRUN --mount=type=cache,target=/c,from=first true\n");
+    rig.write("context/Dockerfile.small", "FROM base\nRUN --mount=type=cache,target=/c echo small >/c/small; cp /c/small /small\n");
+    let ran = on_small_disk(
+        &rig,
+        20,
+        &format!(
+            "P import {} base || exit 1; BEFORE=$(P images --format json | tr -d ' \\n')\n\
+             P build -t big -f context/Dockerfile.big context >out 2>err; [ $? != 0 ] || exit 1\n\
+             P images | grep big && exit 1\n\
+             P build -t first -f context/Dockerfile.first context 2>err\n{ONE_ERROR}\n\
+             P cache | grep /c >/dev/null || {{ echo 'the cache is not listed'; exit 1; }}\n\
+             P prune --cache || exit 1; P cache | grep /c && exit 1\n\
+             P build -t small -f context/Dockerfile.small context || {{ echo 'no room for a small build afterwards'; df $D; exit 1; }}\n\
+             [ \"$(P run small -- cat /small)\" = small ]",
+            tar.display()
+        ),
+    );
+    assert_eq!(ran.code, Some(0), "{ran}");
+}

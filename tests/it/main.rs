@@ -4,8 +4,11 @@
 //! missing skips with a reason, which is a failure under `CI=true`.
 
 mod build;
+mod cache;
+mod cache_mounts;
 mod check;
 mod concurrency;
+mod contexts;
 mod copy;
 mod corpus;
 mod formats;

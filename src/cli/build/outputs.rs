@@ -243,7 +243,8 @@ fn shape(attributes: &mut Attributes) -> Result<Shape> {
     Ok(shape)
 }
 
-fn packing(attributes: &mut Attributes) -> Result<Packing> {
+/// How layers are compressed.
+pub fn packing(attributes: &mut Attributes) -> Result<Packing> {
     let word = attributes.take("compression");
     let level = attributes.take("compression-level");
     let level =

@@ -77,6 +77,11 @@ pub fn write(job: &Job<'_>, place: &Place, stream: &mut dyn Write) -> Result<Des
     Ok(bundle.root().descriptor.clone())
 }
 
+/// Adds a bundle to a layout under a name.
+pub(super) fn layout(bundle: &Bundle<'_>, name: &str, directory: &Path) -> Result<()> {
+    layout::directory(bundle, &layout::Label::new(Some(name), &[]), directory)
+}
+
 /// Docker's own places want Docker's documents, and nobody reads the layers of a flattened tree.
 fn shape_for(place: &Place, shape: &Shape) -> Shape {
     use super::bundle::{Documents, Repack};
