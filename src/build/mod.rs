@@ -10,6 +10,7 @@ mod config_step;
 mod context;
 mod copy;
 mod engine;
+mod explain;
 mod image;
 mod key;
 mod mounts;
@@ -42,6 +43,7 @@ use crate::transfer::{self, MadeStep};
 
 pub use cache::{Caches, Inline};
 pub use context::{ignore_file, read_text};
+pub use explain::Explain;
 pub use image::{Additions, Annotation, Layers};
 pub use passwd::{Accounts, Identity};
 pub use run::{emulation, file as file_mount};
@@ -73,6 +75,8 @@ pub struct Request {
     pub cache: Cache,
     /// Caches besides the storage directory's own.
     pub caches: Caches,
+    /// Whether it is said why steps were executed.
+    pub explain: Explain,
     /// Where bases come from.
     pub bases: Bases,
     /// How RUN is root.
