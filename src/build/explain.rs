@@ -113,7 +113,7 @@ impl Engine<'_> {
                 Cache::Ignore => "old results are not to be used".to_owned(),
                 Cache::Use => self.why(&inputs, &place, &text)?,
             };
-            self.sink.event(Event::Note(&format!("{} {number}: {why}", self.name(stage)).trim_start().to_owned()));
+            self.sink.event(Event::Note(format!("{} {number}: {why}", self.name(stage)).trim_start()));
         }
         if outcome == Outcome::Done {
             let value = serde_json::to_value(&inputs).expect("plain data");

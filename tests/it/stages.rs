@@ -2,7 +2,26 @@
 
 use std::time::{Duration, Instant};
 
-use crate::rig::Rig;
+use crate::rig::{Rig, assert_ordinary_user};
+
+#[test]
+fn independent_stages_run_at_the_same_time() {
+    assert_ordinary_user();
+    let rig = Rig::with_base();
+    rig.write("context/x", "x");
+    // Each waits for a file that the other writes into a directory both see: one after the other they would never end.
+    let meeting = rig.path("meeting");
+    std::fs::create_dir(&meeting).unwrap();
+    let dockerfile = |own: &str, other: &str| {
+        format!("FROM base AS {own}\nRUN touch /meet/{own} && while ! test -e /meet/{other}; do sleep 0.05; done && touch /{own}\n")
+    };
+    let text = dockerfile("a", "b") + &dockerfile("b", "a") + "FROM base\nCOPY --from=a /a /\nCOPY --from=b /b /\n";
+    let file = rig.write("Dockerfile.meet", text);
+    let bind = format!("{}:/meet", meeting.display());
+    let context = rig.path("context").display().to_string();
+    rig.ok(["build", "--jobs", "2", "--bind", &bind, "-t", "met", "-f", file.to_str().unwrap(), &context]);
+    assert_eq!(rig.sh("met", "ls /a /b"), "/a\n/b\n");
+}
 
 #[test]
 fn a_failure_ends_the_others() {
