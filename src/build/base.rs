@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::{Error, Kind, Result, nearest, quote};
 use crate::oci::{Platform, Reference, media_type};
 use crate::store::{Image, Store};
-use crate::transfer;
+use crate::transfer::{self, read::ReadRequest};
 
 use super::engine::Engine;
+use super::location::{ImageFile, Location};
 use super::state::{State, StateLayer};
 use super::{Bases, Execution};
 
@@ -38,6 +39,17 @@ impl Images {
 }
 
 fn find(engine: &Engine<'_>, name: &str, platform: &Platform) -> Result<Image> {
+    match engine.contexts.location(name) {
+        Some(Location::Image(image)) => by_name(engine, image, platform),
+        Some(Location::ImageFile(file)) => file.image(engine, platform),
+        _ => match ImageFile::parse(name)? {
+            Some(file) => file.image(engine, platform),
+            None => by_name(engine, name, platform),
+        },
+    }
+}
+
+fn by_name(engine: &Engine<'_>, name: &str, platform: &Platform) -> Result<Image> {
     let (store, request) = (engine.store, engine.request);
     if request.bases != Bases::Pull
         && let Some(image) = local(store, name, platform)?
@@ -61,6 +73,16 @@ fn find(engine: &Engine<'_>, name: &str, platform: &Platform) -> Result<Image> {
             None => Err(error),
         },
         Err(error) => Err(with_near_names(engine, name, error)),
+    }
+}
+
+impl ImageFile {
+    /// Reads the image from its file.
+    pub(super) fn image(&self, engine: &Engine<'_>, platform: &Platform) -> Result<Image> {
+        let Self { form, path, name, digest } = self;
+        let request = ReadRequest { form: *form, path, name: name.as_deref(), digest: digest.as_ref(), platform };
+        let read = transfer::read::read(engine.store, &request, engine.sink)?;
+        engine.store.unnamed_image(&super::unnamed(&read.manifest.digest)?, &read.manifest)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::oci::{ImageConfig, Platform};
 use crate::store::Store;
 
 use super::Request;
+use super::location::{Location, context_name};
 use super::plan::{self, Plan};
 use super::scope::platform_arguments;
 
@@ -22,7 +23,7 @@ const SHOWN: usize = 10;
 
 /// What is checked, and what is known of its surroundings.
 pub struct Subject<'a> {
-    /// The text and name of the ignore file, as in [`Request::ignore`].
+    /// The ignore file's name and text, as in [`Request::ignore`].
     pub ignore: Option<&'a (String, String)>,
     /// `--target`; without, all stages are checked.
     pub target: Option<&'a str>,
@@ -30,6 +31,8 @@ pub struct Subject<'a> {
     pub arguments: &'a BTreeMap<String, String>,
     /// The platform to build for.
     pub platform: &'a Platform,
+    /// `--build-context`.
+    pub contexts: &'a BTreeMap<String, Location>,
     /// What is known of a base image.
     pub base: &'a dyn Fn(&str, &Platform) -> Base,
 }
@@ -49,7 +52,9 @@ pub struct Inspection {
 /// Errors: those of the checks' own configuration, and of the ignore file.
 pub fn inspect(file: &Dockerfile, subject: &Subject<'_>) -> Result<Inspection> {
     let host = Platform::host();
-    let options = plan::Options { target: subject.target, arguments: subject.arguments, platform: subject.platform, host: &host };
+    let is_context = |name: &str| subject.contexts.contains_key(&context_name(name));
+    let Subject { target, arguments, platform, .. } = *subject;
+    let options = plan::Options { target, arguments, platform, host: &host, is_context: &is_context };
     let plan = plan::plan(file, &options);
     let stages = plan.as_ref().ok().filter(|_| subject.target.is_some()).map(|plan| &plan.needed);
     let config = configuration(file, subject.arguments)?;
@@ -57,7 +62,7 @@ pub fn inspect(file: &Dockerfile, subject: &Subject<'_>) -> Result<Inspection> {
 }
 
 fn findings(file: &Dockerfile, subject: &Subject<'_>, config: &Config, stages: Option<&BTreeSet<usize>>) -> Result<Vec<Finding>> {
-    let ignore = subject.ignore.map(|(text, name)| Ignore::parse(name, text.as_bytes())).transpose()?;
+    let ignore = subject.ignore.map(|(name, text)| Ignore::parse(name, text.as_bytes())).transpose()?;
     let mut globals = platform_arguments(&Platform::host(), subject.platform);
     globals.insert("TARGETSTAGE".to_owned(), subject.target.unwrap_or("default").to_owned());
     let facts = Facts {
@@ -98,6 +103,7 @@ pub(super) fn warn(file: &Dockerfile, request: &Request, plan: &Plan<'_>, store:
         target: request.target.as_deref(),
         arguments: &request.arguments,
         platform: &platform,
+        contexts: &request.contexts,
         base: &base,
     };
     let findings = findings(file, &subject, &config, Some(&plan.needed))?;

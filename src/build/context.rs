@@ -1,4 +1,4 @@
-//! The build context: a directory, its ignore file, and the remembered digests of its files.
+//! The build context: a directory or a layer, its ignore file, and the remembered digests of its files.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -14,6 +14,7 @@ use crate::rootfs::scan::Source as Stat;
 use crate::rootfs::view::{LayerDir, Node, View};
 use crate::store::Store;
 
+use super::location::Tree;
 use super::sources::Source;
 
 /// An opened context.
@@ -22,27 +23,33 @@ pub struct Context {
     view: View,
     ignore: Ignore,
     hashes: Mutex<Hashes>,
+    name: String,
 }
 
 impl Context {
-    /// Opens a directory. Nothing in it is read before a step needs it.
-    pub fn open(store: &Store, directory: &Path, ignore: Option<&(String, String)>) -> Result<Self> {
-        let directory = std::fs::canonicalize(directory).doing("open the build context", directory)?;
-        if !directory.is_dir() {
-            return Err(Error::input(format!("the build context {} is not a directory", quote_path(&directory))));
-        }
+    /// Opens a tree, called `name` in messages. Nothing in it is read before a step needs it.
+    pub fn open(store: &Store, tree: &Tree, ignore: Option<&(String, String)>, name: &str) -> Result<Self> {
+        let layer = match tree {
+            Tree::Directory(directory) => {
+                let fs = std::fs::canonicalize(directory).doing(&format!("open {name}"), directory)?;
+                if !fs.is_dir() {
+                    return Err(Error::input(format!("{name} {} is not a directory", quote_path(&fs))));
+                }
+                LayerDir { fs, record: Arc::new(Record::default()) }
+            }
+            Tree::Layer(layer) => store.stack(&[*layer])?.remove(0),
+        };
         let ignore = match ignore {
             Some((name, text)) => Ignore::parse(name, text.as_bytes())?,
             None => Ignore::default(),
         };
         let hashes = Mutex::new(Hashes::load(&store.hashes())?);
-        let view = View::new(vec![LayerDir { fs: directory.clone(), record: Arc::new(Record::default()) }]);
-        Ok(Self { directory, view, ignore, hashes })
+        Ok(Self { directory: layer.fs.clone(), view: View::new(vec![layer]), ignore, hashes, name: name.to_owned() })
     }
 
     /// The context to copy from.
     pub fn source(&self) -> Source<'_> {
-        Source { view: &self.view, ignore: Some(&self.ignore), name: "the build context".into() }
+        Source { view: &self.view, ignore: Some(&self.ignore), name: self.name.clone() }
     }
 
     /// The digest of a file's content, read only if the file changed since it was read last.
@@ -91,8 +98,21 @@ pub fn ignore_file(context: &Path, dockerfile: Option<&Path>) -> Result<Option<(
     Ok(None)
 }
 
+/// [`ignore_file`] for a tree that holds the Dockerfile too.
+pub fn ignore_in(store: &Store, tree: &Tree, dockerfile: Option<&str>) -> Result<Option<(String, String)>> {
+    if let Tree::Directory(directory) = tree {
+        return ignore_file(directory, dockerfile.map(|name| directory.join(name)).as_deref());
+    }
+    for name in dockerfile.map(|name| format!("{name}.dockerignore")).into_iter().chain([".dockerignore".to_owned()]) {
+        if let Some(bytes) = tree.read(store, &name)? {
+            return Ok(Some((name, String::from_utf8_lossy(&bytes).into_owned())));
+        }
+    }
+    Ok(None)
+}
+
 /// No text that a person wrote is larger.
-const LARGEST_TEXT: u64 = 64 << 20;
+pub(super) const LARGEST_TEXT: u64 = 64 << 20;
 
 /// Reads a Dockerfile or an ignore file; one that does not end is an error.
 pub fn read_text(path: &Path) -> Result<Vec<u8>> {

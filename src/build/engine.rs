@@ -15,6 +15,8 @@ use crate::transfer::{self, MadeStep, StepCache};
 use super::base::{self, Images};
 use super::cache::{self, Ledger};
 use super::context::Context;
+use super::contexts::Contexts;
+use super::location::context_name;
 use super::plan::{self, Base, Plan, Stage, locate};
 use super::schedule::{Job, Schedule};
 use super::state::{Certainty, State};
@@ -50,6 +52,7 @@ pub struct Engine<'a> {
     pub(super) ledger: &'a Ledger,
     pub(super) context: Option<&'a Context>,
     pub(super) stop: &'a Stop,
+    pub(super) contexts: &'a Contexts,
     images: &'a Images,
     /// Finished stages of all platforms.
     schedule: &'a Schedule<State>,
@@ -64,7 +67,9 @@ pub struct Engine<'a> {
 /// Gives the states, and the steps gone through. What was learnt about the context is kept, also when a step fails.
 pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<(Vec<State>, Vec<MadeStep>)> {
     let Means { store, client, request, sink } = means;
-    let context = request.context.as_deref().map(|directory| Context::open(store, directory, request.ignore.as_ref())).transpose()?;
+    let open = |tree| Context::open(store, tree, request.ignore.as_ref(), "the build context");
+    let context = request.context.as_ref().map(open).transpose()?;
+    let contexts = Contexts::new(&request.contexts);
     let plans = request.platforms.iter().map(|platform| plan(means, file, platform)).collect::<Result<Vec<_>>>()?;
     let count = plans.first().map_or(0, |plan| plan.stages.len());
     let (schedule, stop, images) = (Schedule::new(count * plans.len()), Stop::default(), Images::default());
@@ -86,6 +91,7 @@ pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<(Vec<State>, Vec<M
             ledger: &ledger,
             context: context.as_ref(),
             stop: &stop,
+            contexts: &contexts,
             images: &images,
             schedule: &schedule,
             first: at * count,
@@ -96,6 +102,7 @@ pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<(Vec<State>, Vec<M
     let result = schedule.run(&jobs, request.width, &stop, &|number| engines[number / count].stage(number % count));
     // Reading it again costs more than a failed build should cost the next one.
     context.as_ref().map_or(Ok(()), Context::save)?;
+    contexts.save()?;
     result?;
     let states = engines.iter().map(|engine| engine.state(engine.plan.target)).collect::<Result<Vec<_>>>()?;
     drop(engines);
@@ -106,7 +113,9 @@ pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<(Vec<State>, Vec<M
 fn plan<'a>(means: Means<'_>, file: &'a Dockerfile, platform: &Platform) -> Result<Plan<'a>> {
     let host = Platform::host();
     let request = means.request;
-    let options = plan::Options { target: request.target.as_deref(), arguments: &request.arguments, platform, host: &host };
+    let is_context = |name: &str| request.contexts.contains_key(&context_name(name));
+    let options =
+        plan::Options { target: request.target.as_deref(), arguments: &request.arguments, platform, host: &host, is_context: &is_context };
     let plan = plan::plan(file, &options)?;
     if !plan.unused_arguments.is_empty() && Some(platform) == request.platforms.first() {
         let names = plan.unused_arguments.join(", ");
@@ -192,6 +201,10 @@ impl Engine<'_> {
                     State { certainty: Certainty::Guessed, ..State::scratch(&stage.platform) }
                 }
                 image => base::state(&image?),
+            },
+            Base::Context(name) => match self.named_tree(name)? {
+                Some(context) => return Ok((self.state_of_tree(context, &stage.platform)?, Vec::new())),
+                None => base::state(&self.image(name, &stage.platform)?),
             },
         };
         let triggers = std::mem::take(&mut state.config.config.on_build);

@@ -8,10 +8,13 @@ pub mod check;
 mod chmod;
 mod config_step;
 mod context;
+mod contexts;
 mod copy;
+mod credentials;
 mod engine;
 mod image;
 mod key;
+mod location;
 mod mounts;
 mod origin;
 mod passwd;
@@ -41,9 +44,11 @@ use crate::store::{Store, WorkspaceKind};
 use crate::transfer::{self, MadeStep};
 
 pub use cache::{Caches, Inline};
-pub use context::{ignore_file, read_text};
+pub use context::{ignore_file, ignore_in, read_text};
 pub use image::{Additions, Annotation, Layers};
+pub use location::{Fetcher, ImageFile, Location, Opened, Tree, context_name, named_contexts, open_stream};
 pub use passwd::{Accounts, Identity};
+pub use remote::is_web;
 pub use run::{emulation, file as file_mount};
 pub use scope::PREDEFINED as PREDEFINED_ARGUMENTS;
 pub use state::DEFAULT_PATH;
@@ -55,9 +60,11 @@ pub struct Request {
     pub name: String,
     /// The Dockerfile.
     pub source: Vec<u8>,
-    /// The build context; `None` when the Dockerfile came from standard input alone.
-    pub context: Option<PathBuf>,
-    /// The text of the ignore file and its name.
+    /// The build context; `None` when the Dockerfile came alone.
+    pub context: Option<Tree>,
+    /// Trees and images in the place of stages and images of these names (see [`named_contexts`]).
+    pub contexts: BTreeMap<String, Location>,
+    /// The ignore file's name and text.
     pub ignore: Option<(String, String)>,
     /// Names for the image.
     pub tags: Vec<Reference>,

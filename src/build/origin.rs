@@ -1,4 +1,4 @@
-//! Where a COPY or a mount reads from: the build context, or the layers of a stage or image.
+//! Where a COPY or a mount reads from: a build context, or the layers of a stage or image.
 
 use crate::error::{Error, Result, quote};
 use crate::oci::{ChainId, DiffId, Digest, Hasher};
@@ -22,7 +22,7 @@ pub struct Origin<'a> {
 
 /// What a tree is made of.
 pub enum OriginKind<'a> {
-    /// A directory of the machine, as far as its ignore file lets it be seen.
+    /// A context, as far as its ignore file lets it be seen.
     Context(&'a Context),
     /// Layers, bottom first.
     Layers(Vec<DiffId>),
@@ -36,7 +36,12 @@ impl<'a> Engine<'a> {
             let context = self.context.ok_or_else(no_context)?;
             return Ok(Origin { view: context.source().view.clone(), kind: OriginKind::Context(context), name: String::new() });
         };
-        let stack = match find_stage(&self.plan.stages, from) {
+        if let Some(context) = self.named_tree(from)? {
+            return Ok(Origin { view: context.source().view.clone(), kind: OriginKind::Context(context), name: String::new() });
+        }
+        // A context that is an image takes the place of a stage too.
+        let stage_index = find_stage(&self.plan.stages, from).filter(|_| self.contexts.location(from).is_none());
+        let stack = match stage_index {
             Some(index) if index < stage.index => self.state(index)?.stack(),
             // A trigger of a base image can't know what there is.
             Some(_) => return Err(Error::input(format!("stage {} is not built before this one", quote(from)))),

@@ -55,6 +55,8 @@ pub enum Base {
     Stage(usize),
     /// An image.
     Image(String),
+    /// A named context.
+    Context(String),
 }
 
 /// The choices that planning depends on.
@@ -67,6 +69,8 @@ pub struct Options<'a> {
     pub platform: &'a Platform,
     /// The platform this program runs on.
     pub host: &'a Platform,
+    /// Whether a name is that of a context, which then takes the place of stages and images.
+    pub is_context: &'a dyn Fn(&str) -> bool,
 }
 
 /// Plans.
@@ -87,6 +91,10 @@ pub fn plan<'a>(file: &'a Dockerfile, options: &Options<'_>) -> Result<Plan<'a>>
             }
         }
     }
+    for stage in stages.iter_mut().filter(|stage| (options.is_context)(&stage.name)) {
+        stage.base = Base::Context(stage.name.clone());
+        stage.instructions.clear();
+    }
     let Some(last) = stages.last() else {
         return Err(Error::input("the Dockerfile has no FROM").hint("begin with `FROM IMAGE`, or `FROM scratch`"));
     };
@@ -94,7 +102,7 @@ pub fn plan<'a>(file: &'a Dockerfile, options: &Options<'_>) -> Result<Plan<'a>>
         None => last.index,
         Some(name) => find_stage(&stages, name).ok_or_else(|| unknown_target(name, &stages))?,
     };
-    let needed = find_needs(file, &mut stages, target)?;
+    let needed = find_needs(file, &mut stages, target, options.is_context)?;
     let unused = options.arguments.keys().filter(|name| !declared.contains(name.as_str()) && !is_known(name, &globals));
     let unused_arguments = unused.cloned().collect();
     if stages.len() == 1 {
@@ -138,6 +146,7 @@ fn start_stage<'a>(
     let name = from.name.as_deref();
     let base = match image.as_str() {
         "scratch" => Base::Scratch,
+        _ if (options.is_context)(&image) => Base::Context(image),
         // Only names count here, not numbers: `FROM 0` would be an image.
         _ => match stages.iter().rfind(|stage| stage.name.eq_ignore_ascii_case(&image)) {
             Some(stage) => Base::Stage(stage.index),
@@ -192,19 +201,19 @@ fn unknown_target(name: &str, stages: &[Stage<'_>]) -> Error {
 }
 
 /// Fills in what each needed stage needs, and gives the indexes of all that `target` stands on, itself included.
-fn find_needs(file: &Dockerfile, stages: &mut [Stage<'_>], target: usize) -> Result<BTreeSet<usize>> {
+fn find_needs(file: &Dockerfile, stages: &mut [Stage<'_>], target: usize, is_context: &dyn Fn(&str) -> bool) -> Result<BTreeSet<usize>> {
     let mut needed = BTreeSet::new();
     let mut todo = vec![target];
     while let Some(index) = todo.pop() {
         if needed.insert(index) {
-            stages[index].needs = needs_of(file, stages, index)?;
+            stages[index].needs = needs_of(file, stages, index, is_context)?;
             todo.extend(&stages[index].needs);
         }
     }
     Ok(needed)
 }
 
-fn needs_of(file: &Dockerfile, stages: &[Stage<'_>], index: usize) -> Result<BTreeSet<usize>> {
+fn needs_of(file: &Dockerfile, stages: &[Stage<'_>], index: usize, is_context: &dyn Fn(&str) -> bool) -> Result<BTreeSet<usize>> {
     let stage = &stages[index];
     let mut needs = BTreeSet::new();
     // What the base stage left as triggers is executed here too.
@@ -218,7 +227,7 @@ fn needs_of(file: &Dockerfile, stages: &[Stage<'_>], index: usize) -> Result<BTr
         _ => None,
     });
     for instruction in stage.instructions.iter().copied().chain(triggers) {
-        for name in sources(&instruction.kind) {
+        for name in sources(&instruction.kind).into_iter().filter(|name| !is_context(name)) {
             needs.extend(source_stage(file, instruction, name, stages, index)?);
         }
     }

@@ -14,6 +14,7 @@ use crate::transfer::git::{self, GitAddress, GitRequest, Metadata, Writer, check
 use crate::transfer::{self, DownloadRequest};
 
 use super::copy::{self, Archives};
+use super::credentials;
 use super::engine::Engine;
 use super::resolve::Copy;
 use super::sources::Source;
@@ -99,13 +100,15 @@ fn fetch_one(engine: &Engine<'_>, remote: &Remote) -> Result<Fetched> {
     engine.stop.check()?;
     match remote {
         Remote::File { url, checksum, archives } => {
-            let request = DownloadRequest { url, checksum: checksum.as_ref(), authorization: None };
+            let authorization = credentials::for_url(&engine.request.surroundings.secrets, url)?;
+            let request = DownloadRequest { url, checksum: checksum.as_ref(), authorization: authorization.as_deref() };
             let found = transfer::download(engine.store, engine.client, &request, engine.sink)?;
             let modified = found.modified.unwrap_or_default();
             Ok(Fetched::File { name: file_name(url), digest: found.digest, modified, archives: *archives })
         }
         Remote::Repository { address, metadata } => {
-            let request = GitRequest { address, metadata: *metadata, authorization: None };
+            let authorization = credentials::for_repository(&engine.request.surroundings.secrets, address)?;
+            let request = GitRequest { address, metadata: *metadata, authorization: authorization.as_deref() };
             let found = git::checkout(engine.store, engine.client, &request, engine.sink)?;
             Ok(Fetched::Tree { layer: found.layer, name: hide_credentials(&address.remote) })
         }

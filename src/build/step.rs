@@ -21,7 +21,7 @@ use super::remote::{self, Fetched};
 use super::resolve::{self, Action, Copy, Resolver};
 use super::sources::Selection;
 use super::state::{Certainty, State};
-use super::{config_step, run};
+use super::{Execution, config_step, run};
 
 impl Engine<'_> {
     /// Does one instruction of a stage.
@@ -63,7 +63,7 @@ impl Engine<'_> {
                 state.config.config.working_dir.clone_from(path);
                 (Made::planned(), format!("WORKDIR {path}"))
             }
-            _ if self.is_guess(state, &action) => (Made::planned(), instruction.original.clone()),
+            _ if self.is_guess(state, &action) => (Made::planned(), hide_credentials(&instruction.original)),
             Action::Run(command) => (self.run(stage, state, command, id)?, resolve::run_history(state, command)),
             Action::Copy(copy) => (self.copy(stage, state, copy)?, hide_credentials(&instruction.original)),
             Action::Workdir(path) => {
@@ -82,6 +82,10 @@ impl Engine<'_> {
 
     /// Whether a dry run can't know what the step would be: what it stands on or copies from would be made first.
     fn is_guess(&self, state: &State, action: &Action) -> bool {
+        // What others have now is not asked for either.
+        if matches!(action, Action::Copy(copy) if !copy.remotes.is_empty()) && self.request.execution == Execution::Dry {
+            return true;
+        }
         let sources: Vec<&str> = match action {
             Action::Copy(copy) => copy.from.as_deref().into_iter().collect(),
             Action::Run(command) => command.mounts.iter().filter_map(|mount| mount.from.as_deref()).collect(),
@@ -142,7 +146,12 @@ impl Engine<'_> {
         if !fetched.is_empty() {
             key.list(fetched.iter().map(Fetched::key));
         }
-        let default_owner = copy.from.is_none().then_some((0, 0));
+        // Files of contexts belong to root, whoever owns them where they are.
+        let of_context = match copy.from.as_deref() {
+            Some(from) => self.named_tree(from)?.is_some(),
+            None => true,
+        };
+        let default_owner = of_context.then_some((0, 0));
         let owner = chown.or(default_owner);
         self.cached(key.finish(), |engine| {
             let draft = engine.store.draft()?;

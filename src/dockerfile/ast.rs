@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::heredoc;
 pub use super::mount::{Mount, MountFlag, MountKind, Sharing};
 use super::source::{Source, Span};
 
@@ -192,7 +193,7 @@ impl Run {
         };
         match self.heredocs.as_slice() {
             [] => Invocation::Shell(line.clone()),
-            [only] if is_heredoc_word(line) => {
+            [only] if heredoc::parse(line).is_ok_and(|word| word.is_some()) => {
                 let content = only.text().into_owned();
                 if only.content.starts_with("#!") {
                     Invocation::Script { name: only.name.clone(), content }
@@ -203,17 +204,6 @@ impl Run {
             several => Invocation::Shell(several.iter().fold(line.clone(), |text, heredoc| text + "\n" + &heredoc.content + &heredoc.name)),
         }
     }
-}
-
-/// Whether a text is one here-document word and nothing else.
-fn is_heredoc_word(text: &str) -> bool {
-    let after = text.trim_start_matches(|c: char| c.is_ascii_digit());
-    after.strip_prefix("<<").is_some_and(|name| {
-        let name = name.strip_prefix('-').unwrap_or(name).trim_start();
-        let inner =
-            ['\'', '"'].iter().find_map(|quote| name.strip_prefix(*quote)?.strip_suffix(*quote).filter(|inner| !inner.contains(*quote)));
-        !name.is_empty() && (inner.is_some() || !name.contains(char::is_whitespace))
-    })
 }
 
 /// `RUN --network`

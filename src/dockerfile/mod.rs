@@ -9,6 +9,7 @@ pub mod expand;
 mod flags;
 pub mod glob;
 mod healthcheck;
+mod heredoc;
 pub mod ignore;
 mod instruction;
 pub mod lint;

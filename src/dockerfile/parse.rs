@@ -1,18 +1,17 @@
 //! A Dockerfile's text to its tree. The only file that names pest; the language is `grammar/dockerfile.pest`.
 //!
-//! The grammar finds logical lines and here-documents, `instruction` reads each line, and here stands what concerns the file as
+//! The grammar finds logical lines, `heredoc` the here-documents they begin, `instruction` reads each line, and here stands what concerns the file as
 //! a whole: encoding, directives, and that a stage comes first. The first error ends it.
-
-use std::sync::Arc;
 
 use pest::Parser as _;
 use pest::iterators::Pair;
 
 use super::ast::{Directive, Dockerfile, Heredoc, Instruction, Kind};
 use super::flags::Problem;
+use super::heredoc;
 use super::instruction::{self, Statement};
-use super::source::{Source, Span};
-use super::spelling::{nearest, quote};
+use super::source::Source;
+use super::spelling::quote;
 use super::words::Joined;
 use crate::error::{Error, Result};
 
@@ -41,23 +40,9 @@ pub fn parse(name: &str, source: &[u8]) -> Result<Dockerfile> {
 /// Reads instructions that need no `FROM` before them: the `ONBUILD` triggers of a base image, changes of an existing one.
 pub fn parse_fragment(name: &str, source: &[u8]) -> Result<Dockerfile> {
     let source = decode(name, source)?;
-    let mut directives = Vec::new();
-    let mut instructions = Vec::new();
-    let mut escape = '\\';
-    let pairs = Grammar::parse(Rule::dockerfile, source.text()).map_err(|error| unreadable(&source, &error))?;
-    for pair in pairs.flat_map(Pair::into_inner) {
-        match pair.as_rule() {
-            Rule::directive | Rule::escape_directive => {
-                let directive = read_directive(&source, pair, &directives)?;
-                if directive.name == "escape" {
-                    escape = if directive.value == "`" { '`' } else { '\\' };
-                }
-                directives.push(directive);
-            }
-            Rule::instruction => instructions.push(read_instruction(&source, pair, escape)?),
-            _ => {}
-        }
-    }
+    let mut reader = Reader { source: &source, escape: '\\', directives: Vec::new(), instructions: Vec::new() };
+    reader.read()?;
+    let Reader { escape, directives, instructions, .. } = reader;
     if instructions.is_empty() {
         let end = source.text().len();
         let error = source.error(end..end, format!("no instructions in {}", quote(name)), "the file ends here");
@@ -87,10 +72,11 @@ fn decode(name: &str, bytes: &[u8]) -> Result<Source> {
 }
 
 /// The grammar takes every text, so this is a defect of ours; it is reported like an error of the file.
-fn unreadable(source: &Source, error: &pest::error::Error<Rule>) -> Error {
-    let at = match error.location {
-        pest::error::InputLocation::Pos(at) | pest::error::InputLocation::Span((at, _)) => at,
-    };
+fn unreadable(source: &Source, start: usize, error: &pest::error::Error<Rule>) -> Error {
+    let at = start
+        + match error.location {
+            pest::error::InputLocation::Pos(at) | pest::error::InputLocation::Span((at, _)) => at,
+        };
     source.error(at..at + 1, format!("can't read {}", quote(source.name())), error.variant.message().into_owned())
 }
 
@@ -111,133 +97,136 @@ fn read_directive(source: &Source, pair: Pair<'_, Rule>, before: &[Directive]) -
     Ok(directive)
 }
 
-fn read_instruction(source: &Source, pair: Pair<'_, Rule>, escape: char) -> Result<Instruction> {
-    let line = read_line(source, pair)?;
-    let joined = Joined::of(&line.pieces);
-    let statement = Statement { joined: &joined, heredocs: line.heredocs, span: line.span, escape };
-    instruction::read(statement).map_err(|Problem { range, what, note, hint }| {
-        let error = source.error(joined.locate(&range), what, note);
+/// What the grammar says of a file, read from its start to its end.
+struct Reader<'a> {
+    source: &'a Source,
+    escape: char,
+    directives: Vec<Directive>,
+    instructions: Vec<Instruction>,
+}
+
+/// One logical line.
+struct Line<'a> {
+    joined: Joined<'a>,
+    start: usize,
+    /// Where what follows it begins.
+    end: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// The grammar stops after a line that may begin here-documents: their texts are taken here, and it goes on after them.
+    fn read(&mut self) -> Result<()> {
+        let mut at = self.grammar(Rule::prologue, 0)?;
+        loop {
+            at = self.simple(at)?;
+            if at >= self.source.text().len() {
+                return Ok(());
+            }
+            at = self.grammar(if self.escape == '\\' { Rule::after_backslash } else { Rule::after_backtick }, at)?;
+        }
+    }
+
+    /// Reads what a rule takes from `at` on; returns where what follows it begins.
+    fn grammar(&mut self, rule: Rule, at: usize) -> Result<usize> {
+        let text = &self.source.text()[at..];
+        let pairs = Grammar::parse(rule, text).map_err(|error| unreadable(self.source, at, &error))?;
+        let mut end = at + pairs.peek().map_or(text.len(), |whole| whole.as_span().end());
+        for pair in pairs.flat_map(Pair::into_inner) {
+            end = end.max(self.pair(pair, at)?);
+        }
+        Ok(end)
+    }
+
+    /// Reads the lines from `at` on that are an instruction each and nothing else, as the grammar's rule `whole` would, but in a tenth of the
+    /// time; those with here-documents too, for each of which the grammar would have to begin anew.
+    fn simple(&mut self, mut at: usize) -> Result<usize> {
+        let text = self.source.text();
+        while at < text.len() {
+            let end = text[at..].find('\n').map_or(text.len(), |length| at + length + 1);
+            let line = &text[at..end];
+            if line == "\n" {
+                at = end;
+                continue;
+            }
+            if !line.starts_with(|c: char| c.is_ascii_alphabetic()) || line.contains(['\\', '`']) {
+                break;
+            }
+            let whole = Line { joined: Joined::whole(line.trim_end(), at), start: at, end };
+            at = if line.contains("<<") { self.stop(&whole)? } else { self.instruction(&whole, Vec::new(), 0)? };
+        }
+        Ok(at)
+    }
+
+    /// Reads one pair of a text that begins at `at`; returns where what follows it begins.
+    fn pair(&mut self, pair: Pair<'a, Rule>, at: usize) -> Result<usize> {
+        match pair.as_rule() {
+            Rule::directive | Rule::escape_directive => {
+                let directive = read_directive(self.source, pair, &self.directives)?;
+                if directive.name == "escape" {
+                    self.escape = if directive.value == "`" { '`' } else { '\\' };
+                }
+                self.directives.push(directive);
+                Ok(0)
+            }
+            Rule::whole | Rule::instruction => self.instruction(&line_of(pair, at), Vec::new(), 0),
+            Rule::stop => self.stop(&line_of(pair, at)),
+            _ => Ok(0),
+        }
+    }
+
+    /// A line that may begin here-documents.
+    fn stop(&mut self, line: &Line<'a>) -> Result<usize> {
+        let joined = &line.joined;
+        let after = &self.source.text()[line.end..];
+        let mut heredocs = heredoc::find(&joined.text, after).map_err(|problem| self.error(joined, problem))?;
+        let length = heredoc::take_texts(&mut heredocs, after).map_err(|index| {
+            let (heredoc, range) = &heredocs[index];
+            self.error(joined, heredoc::unterminated(heredoc, range.clone(), after))
+        })?;
+        self.instruction(line, heredocs.into_iter().map(|(heredoc, _)| heredoc).collect(), length)
+    }
+
+    /// An instruction of one logical line and the `length` bytes after it that its here-documents take.
+    fn instruction(&mut self, line: &Line<'a>, heredocs: Vec<Heredoc>, length: usize) -> Result<usize> {
+        let joined = &line.joined;
+        let end = line.end + length;
+        let text = self.source.text()[line.start..end].trim_end();
+        // What is left of a continuation that nothing follows.
+        if joined.text.trim().is_empty() {
+            return Ok(end);
+        }
+        let span = self.source.span(line.start..line.start + text.len());
+        let statement = Statement { joined, heredocs, span, escape: self.escape };
+        let instruction = instruction::read(statement).map_err(|problem| self.error(joined, problem))?;
+        self.instructions.push(instruction);
+        Ok(end)
+    }
+
+    fn error(&self, joined: &Joined<'_>, problem: Problem) -> Error {
+        let Problem { range, what, note, hint } = problem;
+        let error = self.source.error(joined.locate(&range), what, note);
         match hint {
             Some(hint) => error.hint(hint),
             None => error,
         }
-    })
+    }
 }
 
-/// What the grammar says of one instruction.
-struct Line<'a> {
-    pieces: Vec<(usize, &'a str)>,
-    heredocs: Vec<Heredoc>,
-    span: Span,
-}
-
-fn read_line<'a>(source: &Source, pair: Pair<'a, Rule>) -> Result<Line<'a>> {
+/// A line without its continuations.
+fn line_of<'a>(pair: Pair<'a, Rule>, at: usize) -> Line<'a> {
     let whole = pair.as_span();
-    let text = whole.as_str();
-    let mut line = Line { pieces: Vec::new(), heredocs: Vec::new(), span: Span::default() };
-    let mut words = Vec::new();
-    let mut bodies = 0;
-    let mut start = whole.start();
-    let mut end = None;
-    for inner in pair.into_inner() {
+    let (text, from) = (whole.as_str(), at + whole.start());
+    let end = at + whole.end();
+    if pair.as_rule() == Rule::whole {
+        return Line { joined: Joined::whole(text.trim_end(), from), start: from, end };
+    }
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    for inner in pair.into_inner().filter(|inner| inner.as_rule() == Rule::continuation) {
         let span = inner.as_span();
-        match inner.as_rule() {
-            Rule::continuation => {
-                line.pieces.push((start, &text[start - whole.start()..span.start() - whole.start()]));
-                start = span.end();
-            }
-            Rule::heredoc => {
-                line.heredocs.push(read_heredoc(source, inner)?);
-                words.push(span);
-            }
-            Rule::mixed_heredoc => return Err(mixed_heredoc(source, span)),
-            Rule::too_many_heredocs => {
-                let extra = words.last().map_or(0..0, |span| span.start()..span.end());
-                return Err(source.error(extra, format!("{} here-documents in one instruction", words.len()), "at most 10"));
-            }
-            Rule::unterminated => {
-                let word = words.get(bodies).copied().unwrap_or(whole);
-                return Err(unterminated(source, word, &line.heredocs[bodies.min(line.heredocs.len() - 1)].name));
-            }
-            rule if is_body(rule) => {
-                end.get_or_insert(span.start());
-                if let Some(heredoc) = line.heredocs.get_mut(bodies) {
-                    heredoc.content = Arc::from(span.as_str());
-                }
-                bodies += 1;
-            }
-            _ => {}
-        }
+        pieces.push((from + start, &text[start..span.start() - whole.start()]));
+        start = span.end() - whole.start();
     }
-    let line_end = end.unwrap_or(whole.end()).max(start);
-    let last = text[start - whole.start()..line_end - whole.start()].trim_end();
-    line.pieces.push((start, last));
-    line.span = source.span(whole.start()..whole.start() + text.trim_end().len());
-    Ok(line)
-}
-
-fn is_body(rule: Rule) -> bool {
-    matches!(
-        rule,
-        Rule::body_1
-            | Rule::body_2
-            | Rule::body_3
-            | Rule::body_4
-            | Rule::body_5
-            | Rule::body_6
-            | Rule::body_7
-            | Rule::body_8
-            | Rule::body_9
-            | Rule::body_10
-    )
-}
-
-fn read_heredoc(source: &Source, pair: Pair<'_, Rule>) -> Result<Heredoc> {
-    let span = pair.as_span();
-    let mut heredoc = Heredoc { name: String::new(), fd: 0, expand: true, chomp: false, content: Arc::from("") };
-    for inner in pair.into_inner() {
-        match inner.as_rule() {
-            Rule::fd if !inner.as_str().is_empty() => {
-                heredoc.fd = inner.as_str().parse().map_err(|_| {
-                    source.error(span.start()..span.end(), format!("no file descriptor {}", quote(inner.as_str())), "too large")
-                })?;
-            }
-            Rule::tabs => heredoc.chomp = true,
-            Rule::bare_name => heredoc.name = inner.as_str().to_string(),
-            Rule::quoted_name_1 | Rule::quoted_name_2 => {
-                heredoc.expand = false;
-                heredoc.name = inner.as_str().to_string();
-            }
-            _ => {}
-        }
-    }
-    Ok(heredoc)
-}
-
-fn mixed_heredoc(source: &Source, span: pest::Span<'_>) -> Error {
-    let what = format!("can't read the here-document's name {}", quote(span.as_str().trim_start_matches(['<', '-'])));
-    if span.as_str().contains('\n') {
-        return source.error(span.start()..span.end(), what, "can't be cut by a continuation");
-    }
-    let error = source.error(span.start()..span.end(), what, "quotes must be around the whole name");
-    error.hint("quote the whole name to keep variables from being expanded (`<<\"EOF\"`), or nothing of it (`<<EOF`)")
-}
-
-fn unterminated(source: &Source, word: pest::Span<'_>, name: &str) -> Error {
-    let what = format!("the here-document {} does not end", quote(name));
-    let error = source.error(word.start()..word.end(), what, format!("no line that is just {} follows", quote(name)));
-    let after = source.text()[word.end()..].lines().skip(1);
-    // What usually went wrong can be seen: the terminator is there, but indented, or the name swallowed what follows it.
-    if after.clone().any(|line| line.trim() == name) {
-        return error.hint("the terminator must stand alone on its line, without white space around it (with `<<-`, tabs may precede it)");
-    }
-    if let Some(end) = name.find(['>', '|', ';', '&', ')']).filter(|end| *end > 0) {
-        return error.hint(format!("put a space after `{}`: a name goes on until the next one", &name[..end]));
-    }
-    // A shorter name would be like anything.
-    let like = after.map(str::trim).filter(|line| name.len() > 2 && !line.is_empty() && line.len() < name.len() + 3);
-    match nearest(name, like.take(1000)) {
-        Some(near) => error.hint(format!("is {} meant to end it?", quote(near))),
-        None => error,
-    }
+    pieces.push((from + start, text[start..].trim_end()));
+    Line { joined: Joined::of(&pieces), start: from, end }
 }

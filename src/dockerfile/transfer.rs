@@ -2,6 +2,7 @@
 
 use super::ast::{Add, Copy, CopySource, Heredoc, Kind, Transfer};
 use super::flags::Problem;
+use super::heredoc;
 use super::instruction::{Arguments, Parts, flags, list};
 
 /// Reads the arguments and flags.
@@ -20,7 +21,7 @@ pub(super) fn read(parts: &Parts<'_>, heredocs: &[Heredoc]) -> Result<(Arguments
     let mut sources = Vec::with_capacity(found.len());
     for word in found {
         let name = heredoc_name(&word.text).filter(|_| !arguments.json);
-        let source = inline.next_if(|heredoc| name.is_some_and(|name| name == heredoc.name));
+        let source = inline.next_if(|heredoc| name.as_ref().is_some_and(|name| *name == heredoc.name));
         sources.push(source.map_or(CopySource::Path(word.text), |heredoc| CopySource::Inline(heredoc.clone())));
     }
     if !arguments.json && heredoc_name(&destination.text).is_some() {
@@ -48,10 +49,7 @@ pub(super) fn read(parts: &Parts<'_>, heredocs: &[Heredoc]) -> Result<(Arguments
     Ok((arguments, kind))
 }
 
-/// The here-document's name if a word is one, as the grammar takes it.
-fn heredoc_name(word: &str) -> Option<&str> {
-    let name = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
-    let name = name.strip_prefix('-').unwrap_or(name);
-    let quoted = ['\'', '"'].iter().find_map(|quote| name.strip_prefix(*quote)?.strip_suffix(*quote));
-    quoted.or(name.strip_prefix('\\')).or(Some(name)).filter(|name| !name.is_empty() && !name.contains('<'))
+/// The here-document's name if a word begins one.
+fn heredoc_name(word: &str) -> Option<String> {
+    heredoc::parse(word).ok().flatten().map(|heredoc| heredoc.name)
 }

@@ -10,24 +10,24 @@ use std::ops::Range;
 #[derive(Clone, Debug)]
 pub(super) struct Joined<'a> {
     pub text: Cow<'a, str>,
-    /// (offset in `text`, offset in the file) of each piece, ascending.
-    pieces: Vec<(usize, usize)>,
+    /// Where the first piece stands in the file.
+    at: usize,
+    /// (offset in `text`, offset in the file) of each piece after the first, ascending.
+    more: Vec<(usize, usize)>,
 }
 
 impl<'a> Joined<'a> {
     /// A line without continuations.
     pub fn whole(text: &'a str, at: usize) -> Self {
-        Self { text: Cow::Borrowed(text), pieces: vec![(0, at)] }
+        Self { text: Cow::Borrowed(text), at, more: Vec::new() }
     }
 
     /// A line of pieces.
     pub fn of(pieces: &[(usize, &'a str)]) -> Self {
-        if let [(at, text)] = pieces {
-            return Self::whole(text, *at);
-        }
-        let mut joined = Self { text: Cow::Owned(String::new()), pieces: Vec::with_capacity(pieces.len()) };
-        for (at, piece) in pieces {
-            joined.pieces.push((joined.text.len(), *at));
+        let Some(((at, first), more)) = pieces.split_first() else { return Self::whole("", 0) };
+        let mut joined = Self::whole(first, *at);
+        for (at, piece) in more {
+            joined.more.push((joined.text.len(), *at));
             joined.text.to_mut().push_str(piece);
         }
         joined
@@ -35,9 +35,9 @@ impl<'a> Joined<'a> {
 
     /// The range in the file of a range in the line; what a continuation cuts off is not in it.
     pub fn locate(&self, range: &Range<usize>) -> Range<usize> {
-        let piece = self.pieces.partition_point(|(offset, _)| *offset <= range.start).saturating_sub(1);
-        let Some((offset, at)) = self.pieces.get(piece) else { return 0..0 };
-        let limit = self.pieces.get(piece + 1).map_or(self.text.len(), |(next, _)| *next);
+        let next = self.more.partition_point(|(offset, _)| *offset <= range.start);
+        let (offset, at) = next.checked_sub(1).map_or((0, self.at), |piece| self.more[piece]);
+        let limit = self.more.get(next).map_or(self.text.len(), |(next, _)| *next);
         at + (range.start - offset)..at + (range.end.clamp(range.start, limit.max(range.start)) - offset)
     }
 }
@@ -174,14 +174,15 @@ pub(super) fn json(text: &str) -> Json {
     if !text.starts_with('[') {
         return Json::No;
     }
-    // Most are strings only, and these need no tree of values.
-    if let Ok(strings) = serde_json::from_str(text) {
-        return Json::Strings(strings);
+    // BuildKit does not look at what follows the array. Most hold strings only, and these need no tree of values.
+    match first(text) {
+        Some(strings) => Json::Strings(strings),
+        None => first::<Vec<serde_json::Value>>(text).map_or(Json::No, |_| Json::Others),
     }
-    match serde_json::from_str::<Vec<serde_json::Value>>(text) {
-        Ok(_) => Json::Others,
-        Err(_) => Json::No,
-    }
+}
+
+fn first<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Option<T> {
+    serde_json::Deserializer::from_str(text).into_iter().next()?.ok()
 }
 
 #[cfg(test)]
@@ -262,7 +263,9 @@ mod tests {
             ("[1]", Json::Others),
             ("[\"a\", null]", Json::Others),
             ("['a']", Json::No),
-            ("[\"a\"] x", Json::No),
+            ("[\"a\"] x", strings(&["a"])),
+            ("[\"a\"]]", strings(&["a"])),
+            ("[1] x", Json::Others),
             ("[ -f x ]", Json::No),
             ("\"a\"", Json::No),
             ("[\"a\",]", Json::No),

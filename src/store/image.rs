@@ -171,6 +171,12 @@ impl Store {
         Ok(Image { record: record.clone(), manifest, config })
     }
 
+    /// An image whose manifest, config and layers are here, without naming it; nothing is written.
+    pub fn unnamed_image(&self, reference: &Reference, manifest: &Descriptor) -> Result<Image> {
+        let member = self.member(manifest)?;
+        self.load_image(&ImageRecord::new(reference.clone(), member, Vec::new(), None, 0))
+    }
+
     /// Names an image whose manifest, config and layers are here; whatever had the name before loses it.
     ///
     /// `index`: the index the manifest was chosen from; its images for other platforms that the name had stay. What can't be checked after a
@@ -257,8 +263,7 @@ impl Store {
         }
     }
 
-    /// Reads a manifest and its config, whether or not an image has a name for them.
-    pub fn documents(&self, manifest: &Descriptor) -> Result<(Manifest, ImageConfig)> {
+    fn documents(&self, manifest: &Descriptor) -> Result<(Manifest, ImageConfig)> {
         let bytes = self.read_blob(&manifest.digest, LARGEST_DOCUMENT)?;
         let document = match ManifestOrIndex::parse(&bytes, Some(&manifest.media_type))? {
             ManifestOrIndex::Manifest(document) => document,

@@ -8,6 +8,7 @@ mod cache;
 mod cache_mounts;
 mod check;
 mod concurrency;
+mod contexts;
 mod corpus;
 mod formats;
 mod fulldisk;

@@ -361,3 +361,53 @@ fn a_hostile_repository_executes_nothing_and_reaches_nothing() {
     assert_eq!(fs::read_dir(&marks).unwrap().count(), 0, "something was executed");
     rig.assert_healthy();
 }
+
+#[test]
+fn secrets_are_credentials_of_their_host() {
+    served!(rig, web);
+    web.file("private/f", "content");
+    web.repository(&rig, "private/r", "echo x >file; printf 'FROM scratch\nCOPY file /\n' >Dockerfile");
+    rig.write("token", format!("{PASSWORD}\n"));
+    let (file, repository) = (web.url("private/f"), web.url("git/private/r.git"));
+    let host = format!("127.0.0.1:{}", web.port);
+    let build = |secrets: &[String], lines: &str, context: &str| {
+        rig.write("Dockerfile", format!("FROM scratch\n{lines}\n"));
+        let mut words: Vec<String> = ["build", "--progress", "plain", "-t", "x"].map(str::to_owned).to_vec();
+        words.extend(secrets.iter().flat_map(|secret| ["--secret".to_owned(), format!("{secret},src=token")]));
+        if context == "." {
+            words.extend(["-f".to_owned(), "Dockerfile".to_owned()]);
+        }
+        words.push(context.to_owned());
+        rig.run(words)
+    };
+    let (add_file, add_repository) = (format!("ADD {file} /f"), format!("ADD {repository} /r"));
+    for (secret, line, context, succeeds) in [
+        (format!("id=HTTP_AUTH_TOKEN_{host}"), add_file.as_str(), ".", true),
+        ("id=HTTP_AUTH_TOKEN_127.0.0.1".into(), add_file.as_str(), ".", true),
+        ("id=HTTP_AUTH_TOKEN_other.example".into(), add_file.as_str(), ".", false),
+        ("id=GIT_AUTH_TOKEN".into(), add_file.as_str(), ".", false),
+        (format!("id=GIT_AUTH_TOKEN.{host}"), add_repository.as_str(), ".", true),
+        ("id=GIT_AUTH_TOKEN".into(), add_repository.as_str(), ".", true),
+        ("id=GIT_AUTH_TOKEN".into(), "", repository.as_str(), true),
+        ("id=GIT_AUTH_TOKEN.other.example".into(), add_repository.as_str(), ".", false),
+    ] {
+        // Nothing remembered may answer for them.
+        rig.ok(["prune", "--all"]);
+        web.requests();
+        let ran = build(std::slice::from_ref(&secret), line, context);
+        assert_eq!(ran.code == Some(0), succeeds, "{secret} {line} {context}: {ran}");
+        let sent = web.requests().iter().any(|line| !line.ends_with(" -"));
+        assert_eq!(sent, succeeds, "{secret}");
+        assert!(!ran.stderr.contains(PASSWORD), "{ran}");
+    }
+    // A redirect to another host takes the file, not the credentials.
+    let elsewhere = Rig::new();
+    let Some(other) = Web::start(&elsewhere) else { return };
+    other.file("f", "content");
+    let redirect = web.url(&format!("redirect/{}", other.url("f")));
+    let ran = build(&[format!("id=HTTP_AUTH_TOKEN_{host}")], &format!("ADD {redirect} /f"), ".");
+    assert_eq!(ran.code, Some(0), "{ran}");
+    assert_eq!(other.requests(), ["GET /f 200 -"]);
+    let encoded = "eC1hY2Nlc3MtdG9rZW46czNjcjN0LXcwcmQ=";
+    assert_eq!((holding(&rig, PASSWORD), holding(&rig, encoded)), (String::new(), String::new()));
+}

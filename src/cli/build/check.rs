@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::build;
 use crate::build::check::{self, Inspection, Subject};
 use crate::cli::environment::Environment;
 use crate::cli::render::{self, Severity};
@@ -77,7 +78,7 @@ pub struct Surroundings<'a> {
     pub environment: &'a Environment,
     /// For bases that are not in storage.
     pub client: &'a transfer::Client,
-    /// The ignore file's text and name.
+    /// The ignore file's name and text.
     pub ignore: Option<&'a (String, String)>,
     /// `--target`.
     pub target: Option<&'a str>,
@@ -85,6 +86,8 @@ pub struct Surroundings<'a> {
     pub arguments: &'a BTreeMap<String, String>,
     /// The platform to build for.
     pub platform: &'a Platform,
+    /// `--build-context`.
+    pub contexts: &'a BTreeMap<String, build::Location>,
 }
 
 impl CheckArguments {
@@ -123,6 +126,7 @@ impl CheckArguments {
             target: surroundings.target,
             arguments: surroundings.arguments,
             platform: surroundings.platform,
+            contexts: surroundings.contexts,
             base: &|name, platform| bases.find(name, platform),
         };
         let Inspection { findings, config, failure } = check::inspect(&file, &subject)?;
@@ -163,6 +167,9 @@ struct Bases<'a> {
 
 impl Bases<'_> {
     fn find(&self, name: &str, platform: &Platform) -> Base {
+        if self.surroundings.contexts.contains_key(&build::context_name(name)) {
+            return Base::Unknown;
+        }
         let key = (name.to_owned(), platform.clone());
         if let Some(base) = self.known.borrow().get(&key) {
             return base.clone();

@@ -7,21 +7,22 @@ mod compat;
 mod image_options;
 mod outputs;
 mod run_options;
+mod source;
 mod timeline;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use self::check::Task;
-use crate::build::{self, Bases, Cache, Execution, Failed, Request};
+use crate::build::{self, Bases, Cache, Execution, Failed, Request, Surroundings};
 use crate::cli::environment::Environment;
 use crate::cli::pull::RegistryArguments;
 use crate::cli::render::{self, Printer, Progress};
 use crate::cli::run::EmulationArgument;
 use crate::cli::timeline::Recorder;
-use crate::error::{Error, Result, quote_path};
+use crate::error::{Error, Result};
 use crate::oci::{Platform, Reference};
 use image_options::EPOCH;
 
@@ -29,15 +30,11 @@ pub use outputs::docker_socket;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Build context: a directory, or `-` for a Dockerfile on standard input without context
-    #[arg(value_name = "CONTEXT", default_value = ".")]
-    context: PathBuf,
+    #[command(flatten)]
+    source: source::SourceArguments,
     /// Name for the image; may be repeated
     #[arg(long, short, value_name = "NAME")]
     tag: Vec<Reference>,
-    /// Dockerfile, or `-` for standard input [default: CONTEXT/Dockerfile]
-    #[arg(long, short, value_name = "FILE")]
-    file: Option<PathBuf>,
     /// Stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
@@ -97,37 +94,40 @@ pub struct Arguments {
 
 pub fn execute(mut arguments: Arguments, environment: &Environment) -> Result<ExitCode> {
     let progress = if arguments.quiet { Progress::Quiet } else { arguments.progress };
+    let printer = Printer::new(progress);
+    let surroundings = arguments.run.surroundings(environment)?;
+    let (registry, secrets) = (&arguments.registry, &surroundings.secrets);
+    let means = source::Means { environment, registry, sink: &printer, secrets, store: OnceCell::new() };
     match arguments.check.task()? {
         Task::Build => {}
         Task::Parse => {
-            let text = dockerfile(&arguments)?;
+            let text = arguments.source.read(&means)?;
             return arguments.check.print_tree(&text.name, &text.source).map(|()| ExitCode::SUCCESS);
         }
-        Task::Check => return check(&arguments, environment),
+        Task::Check => return check(&arguments, environment, &means),
     }
-    let printer = Printer::new(progress);
     let (others, exports) = arguments.caches.parse()?;
     let outputs = arguments.outputs.parse(&mut arguments.tag, environment)?;
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
     arguments.timeline.check()?;
     arguments.compat.check(&printer)?;
-    let store = environment.store()?;
-    let mut request = request(&arguments, environment, &store)?;
+    let mut request = request(&arguments, environment, &means, &surroundings)?;
     request.caches = others;
+    let store = means.store()?;
     let client = arguments.registry.client(environment);
     if arguments.dry_run {
-        return build::rehearse(&store, &client, &request, &printer).map(|()| ExitCode::SUCCESS);
+        return build::rehearse(store, &client, &request, &printer).map(|()| ExitCode::SUCCESS);
     }
     let recorder = Recorder::new(&printer);
-    let built = build::build(&store, &client, &request, &recorder);
+    let built = build::build(store, &client, &request, &recorder);
     let drawn = arguments.timeline.write(&recorder.finish(), &request);
     let built = built?;
     drawn?;
     if let Some(path) = &arguments.iidfile {
         std::fs::write(path, built.id().to_string()).map_err(|e| Error::io("write", path, e))?;
     }
-    outputs.write(&store, &client, &built, &printer)?;
-    exports.save(&store, &client, &built, &printer)?;
+    outputs.write(store, &client, &built, &printer)?;
+    exports.save(store, &client, &built, &printer)?;
     if progress == Progress::Quiet && !outputs.write_stream() {
         render::result(&built.id().to_string());
     } else if progress != Progress::Quiet {
@@ -137,60 +137,23 @@ pub fn execute(mut arguments: Arguments, environment: &Environment) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(arguments: &Arguments, environment: &Environment) -> Result<ExitCode> {
-    let text = dockerfile(arguments)?;
-    let ignore = text.ignore()?;
+fn check(arguments: &Arguments, environment: &Environment, means: &source::Means<'_>) -> Result<ExitCode> {
+    let text = arguments.source.read(means)?;
     let surroundings = check::Surroundings {
         environment,
         client: &arguments.registry.client(environment),
-        ignore: ignore.as_ref(),
+        ignore: text.ignore.as_ref(),
         target: arguments.target.as_deref(),
         arguments: &build_arguments(&arguments.build_arg, environment)?,
         platform: &platforms(&arguments.platform)[0],
+        contexts: &arguments.source.contexts()?,
     };
     arguments.check.print_findings(&text.name, &text.source, &surroundings)
 }
 
-/// A Dockerfile and where it was found.
-struct Text {
-    name: String,
-    source: Vec<u8>,
-    /// `None` for standard input.
-    path: Option<PathBuf>,
-    /// The build context; `None` if there is none.
-    context: Option<PathBuf>,
-}
-
-impl Text {
-    /// The ignore file's text and name, if there is one.
-    fn ignore(&self) -> Result<Option<(String, String)>> {
-        self.context.as_deref().map_or(Ok(None), |context| build::ignore_file(context, self.path.as_deref()))
-    }
-}
-
-fn dockerfile(arguments: &Arguments) -> Result<Text> {
-    let dash = Path::new("-");
-    let stdin = arguments.file.as_deref() == Some(dash) || arguments.context == dash;
-    let context = (arguments.context != dash).then(|| arguments.context.clone());
-    if context.is_none() && arguments.file.as_deref().is_some_and(|file| file != dash) {
-        return Err(Error::input("both `--file` and a Dockerfile on standard input").hint("give a directory as context, or drop `--file`"));
-    }
-    if stdin {
-        return Ok(Text { name: "standard input".to_owned(), source: read_stdin()?, path: None, context });
-    }
-    let path = find_dockerfile(context.as_deref().unwrap_or(Path::new(".")), arguments.file.as_deref())?;
-    // With `-f <(generate)` a FIFO is as good as a file; in a context it would wait for ever.
-    if arguments.file.is_none() && !path.is_file() {
-        return Err(Error::input(format!("{} is not a regular file", quote_path(&path))));
-    }
-    let source = build::read_text(&path)?;
-    Ok(Text { name: path.display().to_string(), source, path: Some(path), context })
-}
-
-fn request(arguments: &Arguments, environment: &Environment, store: &crate::store::Store) -> Result<Request> {
-    let text = dockerfile(arguments)?;
-    let ignore = text.ignore()?;
-    let Text { name, source, context, .. } = text;
+fn request(arguments: &Arguments, environment: &Environment, means: &source::Means<'_>, surroundings: &Surroundings) -> Result<Request> {
+    let source::Text { name, source, context, ignore } = arguments.source.read(means)?;
+    let store = means.store()?;
     let mut build_args = build_arguments(&arguments.build_arg, environment)?;
     // As docker buildx: who sets the variable means the Dockerfile's ARG of that name too.
     if let Some(epoch) = environment.variable(EPOCH) {
@@ -201,6 +164,7 @@ fn request(arguments: &Arguments, environment: &Environment, store: &crate::stor
         name,
         source,
         context,
+        contexts: arguments.source.contexts()?,
         ignore,
         tags: arguments.tag.clone(),
         target: arguments.target.clone(),
@@ -212,7 +176,7 @@ fn request(arguments: &Arguments, environment: &Environment, store: &crate::stor
         bases: if arguments.pull_always { Bases::Pull } else { arguments.pull.into() },
         emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
         workspace: crate::cli::info::workspace(store, environment)?,
-        surroundings: arguments.run.surroundings(environment)?,
+        surroundings: surroundings.clone(),
         proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         programs: environment.programs(),
         times,
@@ -231,31 +195,6 @@ fn platforms(given: &[Platform]) -> Vec<Platform> {
         }
     }
     if platforms.is_empty() { vec![Platform::host()] } else { platforms }
-}
-
-/// `-f FILE` as given, else `CONTEXT/Dockerfile`, else `CONTEXT/Containerfile` as podman has it.
-fn find_dockerfile(context: &Path, file: Option<&Path>) -> Result<PathBuf> {
-    if let Some(file) = file {
-        return Ok(file.to_path_buf());
-    }
-    if !context.is_dir() {
-        let error = Error::input(format!("the build context {} is not a directory", quote_path(context)));
-        return Err(error.hint("the last argument is the directory to build from; name the Dockerfile with `-f`"));
-    }
-    for name in ["Dockerfile", "Containerfile", "dockerfile"] {
-        let path = context.join(name);
-        if path.exists() {
-            return Ok(path);
-        }
-    }
-    Err(Error::input(format!("there is no Dockerfile in {}", quote_path(context)))
-        .hint("name it with `-f FILE`, or `-f -` for standard input"))
-}
-
-fn read_stdin() -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut bytes).map_err(|e| Error::os("can't read standard input", e))?;
-    Ok(bytes)
 }
 
 fn build_arguments(given: &[String], environment: &Environment) -> Result<BTreeMap<String, String>> {
