@@ -139,7 +139,7 @@ impl Engine<'_> {
         if !met {
             self.store.step_put(&key, &StepRecord { layers: Vec::new(), blobs: Vec::new(), value: true.into() })?;
         }
-        Ok(!met || self.request.cache == Cache::Ignore)
+        Ok(!met || self.cache == Cache::Ignore)
     }
 
     /// Makes the layer, and fills in the digests of what was read for it.

@@ -14,6 +14,7 @@ mod copy;
 mod copying;
 mod credentials;
 mod engine;
+mod explain;
 mod filter;
 mod image;
 mod key;
@@ -49,6 +50,7 @@ use crate::transfer::{self, MadeStep};
 
 pub use cache::{Caches, Inline};
 pub use context::{ignore_file, ignore_in, read_text};
+pub use explain::Explain;
 pub use image::{Additions, Annotation, Layers};
 pub use location::{Fetcher, ImageFile, Location, Opened, Tree, context_name, named_contexts, open_stream};
 pub use passwd::{Accounts, Identity};
@@ -84,6 +86,8 @@ pub struct Request {
     pub cache: Cache,
     /// Caches besides the storage directory's own.
     pub caches: Caches,
+    /// Whether it is said why steps were executed.
+    pub explain: Explain,
     /// Where bases come from.
     pub bases: Bases,
     /// How RUN is root.
