@@ -114,10 +114,11 @@ fn mounts_go_into_read_only_binds() {
             "FROM base AS other\nRUN mkdir /out && echo o >/out/o\nFROM base\nWORKDIR /w\n\
              RUN --mount=target=. --mount=type=cache,target=node_modules --mount=type=secret,id=s,target=deep/er/s \\\n\
                touch node_modules/made && ls node_modules && cat deep/er/s && ls src && touch x 2>/dev/null || echo refused\n\
-             RUN --mount=from=other,source=/out,target=/o --mount=type=tmpfs,target=/o/t touch /o/t/x && ls /o\n",
+             RUN --mount=from=other,source=/out,target=/o --mount=type=tmpfs,target=/o/t touch /o/t/x && ls /o\n\
+             RUN --mount=target=. --mount=type=tmpfs,target=node_modules/.cache ls -A node_modules\n",
             &["--secret", "id=s,src=context/src/f"],
         );
-        assert_eq!(&printed(&output)[..5], ["made", "ff", "refused", "o", "t"], "{}: {output}", build.workspace);
+        assert_eq!(&printed(&output)[..6], ["made", "ff", "refused", "o", "t", ".cache"], "{}: {output}", build.workspace);
         assert!(!build.rig.path("context/deep").exists() && !build.rig.path("context/node_modules/made").exists());
         assert_eq!(build.rig.sh("made", "find /w; ls -d /o 2>/dev/null; echo none"), "/w\nnone\n");
     });
