@@ -145,7 +145,7 @@ impl<'a> Tree<'a> {
         let mut missing = Vec::new();
         for point in points.iter().filter(|_| access == Access::ReadOnly) {
             let path = self.path().resolve(point.path.as_bytes());
-            let seen = self.selection.items[0].entries.iter().any(|(entry, _)| *entry == point.path);
+            let seen = self.selection.items[0].entries.iter().any(|entry| entry.node.path == path);
             if !seen {
                 missing.push(MountPoint { path, kind: point.kind });
             }
