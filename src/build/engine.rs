@@ -143,9 +143,10 @@ impl Engine<'_> {
         self.schedule.result(self.first + index, || self.stage(index))
     }
 
-    /// What a stage is called in events.
+    /// What a stage is called in events; the only one of a file needs no name.
     pub(super) fn name(&self, stage: &Stage<'_>) -> String {
-        format!("{}{}", self.prefix, stage.name).trim_end().to_owned()
+        let name = if self.plan.stages.len() == 1 { "" } else { &stage.name };
+        format!("{}{name}", self.prefix).trim_end().to_owned()
     }
 
     /// An image by name, from storage or pulled.

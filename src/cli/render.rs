@@ -59,10 +59,11 @@ fn format_snippet(snippet: &Snippet) -> String {
     let shown: String = text.chars().skip(start).take(SNIPPET_WIDTH).map(|c| if c.is_control() { ' ' } else { c }).collect();
     let before = " ".repeat(column.saturating_sub(1).saturating_sub(start));
     let carets = "^".repeat((*width).max(1).min(SNIPPET_WIDTH.saturating_sub(before.len()).max(1)));
+    let note = if note.is_empty() { String::new() } else { format!(" {note}") };
     let name: String = file.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     format!(
         "{pad} {BLUE}-->{BLUE:#} {name}:{line}:{column}\n{pad}  {BLUE}|{BLUE:#}\n{BLUE}{number}{BLUE:#}  {BLUE}|{BLUE:#} {shown}\n\
-         {pad}  {BLUE}|{BLUE:#} {before}{RED}{carets} {note}{RED:#}\n"
+         {pad}  {BLUE}|{BLUE:#} {before}{RED}{carets}{note}{RED:#}\n"
     )
 }
 
