@@ -45,19 +45,6 @@ pub enum Place {
     Text(Box<Snippet>),
 }
 
-impl Place {
-    /// A line of a Dockerfile may hold URLs with credentials.
-    fn without_credentials(self) -> Self {
-        let Self::Text(mut snippet) = self else { return self };
-        let hidden = hide_credentials(&snippet.text);
-        if hidden != snippet.text {
-            snippet.width = snippet.width.min((hidden.chars().count() + 1).saturating_sub(snippet.column).max(1));
-            snippet.text = hidden;
-        }
-        Self::Text(snippet)
-    }
-}
-
 /// A span in a text, one line of it shown with carets below.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snippet {
@@ -142,7 +129,7 @@ impl Error {
         match self.0.place.take() {
             Some(text @ Place::Text(_)) => self.0.place = Some(text),
             old => {
-                self.0.place = Some(place.without_credentials());
+                self.0.place = Some(place);
                 match old {
                     Some(Place::Path(path)) => self.0.causes.push(format!("at {}", quote_path(&path))),
                     Some(Place::Name(name)) => self.0.causes.push(format!("at {name}")),

@@ -12,6 +12,7 @@ mod contexts;
 mod copy;
 mod credentials;
 mod engine;
+mod explain;
 mod image;
 mod key;
 mod location;
@@ -45,6 +46,7 @@ use crate::transfer::{self, MadeStep};
 
 pub use cache::{Caches, Inline};
 pub use context::{ignore_file, ignore_in, read_text};
+pub use explain::Explain;
 pub use image::{Additions, Annotation, Layers};
 pub use location::{Fetcher, ImageFile, Location, Opened, Tree, context_name, named_contexts, open_stream};
 pub use passwd::{Accounts, Identity};
@@ -80,6 +82,8 @@ pub struct Request {
     pub cache: Cache,
     /// Caches besides the storage directory's own.
     pub caches: Caches,
+    /// Whether it is said why steps were executed.
+    pub explain: Explain,
     /// Where bases come from.
     pub bases: Bases,
     /// How RUN is root.

@@ -36,6 +36,7 @@ impl Engine<'_> {
         self.sink.event(Event::StepStarted { id, stage: &self.name(stage), number, total, text: &hide_credentials(&instruction.original) });
         let start = Instant::now();
         let below = state.layers.len();
+        let before = self.before(stage, state, instruction);
         let result = self.act(stage, state, instruction, id);
         let outcome = match &result {
             Ok(outcome) => *outcome,
@@ -44,6 +45,7 @@ impl Engine<'_> {
         };
         let layer = state.layers.get(below).map(|layer| layer.descriptor.size);
         self.sink.event(Event::StepFinished { id, outcome, elapsed: start.elapsed(), layer });
+        self.after(before, stage, number, outcome)?;
         result.map(drop).map_err(|e| locate(self.file, e, instruction))
     }
 

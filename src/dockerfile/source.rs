@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::error::{Error, Place, Snippet};
+use crate::error::{Error, Place, Snippet, hide_credentials};
 
 /// A Dockerfile's text, valid UTF-8 without byte order mark, under the name the user gave it.
 #[derive(Clone, Debug)]
@@ -85,15 +85,10 @@ impl Source {
         let text = self.text[start..end].trim_end_matches('\r');
         let at = self.floor(range.start).min(start + text.len());
         let until = self.floor(range.end).clamp(at, start + text.len());
-        let after = self.text[until..start + text.len()].char_indices().nth(SHOWN_AFTER).map_or(text.len(), |(i, _)| until - start + i);
-        Place::Text(Box::new(Snippet {
-            file: self.name.clone(),
-            line,
-            column: self.text[start..at].chars().count() + 1,
-            text: text[..after].to_string(),
-            width: self.text[at..until].chars().count().max(1),
-            note: note.into(),
-        }))
+        // Errors are shown to others, URLs with passwords are not.
+        let [before, marked] = [&self.text[start..at], &self.text[at..until]].map(|part| hide_credentials(part).chars().count());
+        let text: String = hide_credentials(text).chars().take(before + marked + SHOWN_AFTER).collect();
+        Place::Text(Box::new(Snippet { file: self.name.clone(), line, column: before + 1, text, width: marked.max(1), note: note.into() }))
     }
 
     /// An error about something written at `range`.
@@ -132,6 +127,16 @@ mod tests {
         ] {
             let Place::Text(snippet) = source.place(range.clone(), "") else { panic!("not a text place") };
             assert_eq!((snippet.line, snippet.column, snippet.width, snippet.text.as_str()), expected, "{range:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let source = Source::new("D", "ADD https://u:p@h/a /b\n");
+        for (range, expected) in [(0..22, (1, 24)), (4..19, (5, 17)), (20..22, (23, 2))] {
+            let Place::Text(snippet) = source.place(range.clone(), "") else { panic!("not a text place") };
+            assert_eq!(snippet.text, "ADD https://xxxxx@h/a /b", "{range:?}");
+            assert_eq!((snippet.column, snippet.width), expected, "{range:?}");
         }
     }
 

@@ -197,3 +197,32 @@ fn wrong_caches_fail_before_anything_is_built() {
         assert!(error.contains(expected) && !error.contains("no-such-base"), "{value}: {error}");
     }
 }
+
+#[test]
+fn steps_say_why_they_were_executed() {
+    let rig = machine(None);
+    rig.write("ctx/src/a.c", "a");
+    rig.write("ctx/src/b.c", "b");
+    let dockerfile = |run: &str| format!("FROM base\nARG VERSION=1\nRUN echo $VERSION >/v\nCOPY src /src\nRUN {run}\n");
+    rig.write("ctx/Dockerfile", dockerfile("true"));
+    let explained = |options: &[&str]| build(&rig, &[&["--explain"], options].concat()).stderr;
+    let first = explained(&[]);
+    assert_eq!(first.matches("never built here").count(), 3, "{first}");
+    assert!(!explained(&[]).contains(" changed"));
+    rig.write("ctx/src/a.c", "changed");
+    rig.write("ctx/src/c.c", "new");
+    let files = explained(&[]);
+    assert!(files.contains("4: file `src/a.c` changed, file `src/c.c` is new\n"), "{files}");
+    assert!(files.contains("5: a step before it gave something else\n") && !files.contains("src/b.c"), "{files}");
+    let variable = explained(&["--build-arg", "VERSION=secret"]);
+    assert!(variable.contains("3: variable `VERSION` changed\n") && !variable.contains("secret\n"), "{variable}");
+    rig.write("ctx/Dockerfile", dockerfile("echo other"));
+    assert!(explained(&[]).contains("5: the instruction changed"));
+    assert!(explained(&["--no-cache"]).contains("old results are not to be used"));
+    let steps = fs::read_dir(rig.storage().join("cache/steps")).unwrap();
+    assert!(!steps.map(|step| fs::read_to_string(step.unwrap().path()).unwrap()).any(|text| text.contains("\"secret")));
+    // Another base.
+    rig.ok(["import", "host:sh,ls,cat,echo,mkdir", "base"]);
+    let base = explained(&[]);
+    assert!(base.contains("the base changed: layer "), "{base}");
+}

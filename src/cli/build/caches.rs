@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::build::{Built, Caches, Inline};
+use crate::build::{Built, Caches, Explain, Inline};
 use crate::error::{Error, Kind, Result, nearest, quote};
 use crate::event::{Event, Sink};
 use crate::oci::Reference;
@@ -23,6 +23,9 @@ pub struct CacheArguments {
     /// Execute every step of these stages
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     no_cache_filter: Vec<String>,
+    /// Say why each step that is executed is: what changed since it was executed last
+    #[arg(long)]
+    explain: bool,
 }
 
 /// Where steps go.
@@ -52,6 +55,11 @@ enum OnError {
 pub struct Exports(Vec<Export>);
 
 impl CacheArguments {
+    /// Whether steps are explained.
+    pub fn explain(&self) -> Explain {
+        if self.explain { Explain::Yes } else { Explain::No }
+    }
+
     /// Reads the options.
     pub fn parse(&self) -> Result<(Caches, Exports)> {
         let from = self.cache_from.iter().map(|text| import(text)).collect::<Result<Vec<_>>>()?;

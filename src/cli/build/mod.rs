@@ -173,6 +173,7 @@ fn request(arguments: &Arguments, environment: &Environment, means: &source::Mea
         width: arguments.jobs.map_or_else(|| environment.processors(), std::num::NonZero::get),
         cache: if arguments.no_cache { Cache::Ignore } else { Cache::Use },
         caches: build::Caches::default(),
+        explain: arguments.caches.explain(),
         bases: if arguments.pull_always { Bases::Pull } else { arguments.pull.into() },
         emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
         workspace: crate::cli::info::workspace(store, environment)?,
