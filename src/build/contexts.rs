@@ -82,7 +82,7 @@ impl<'a> Engine<'a> {
         let source = context.source();
         let selection = source.select(&["/".to_owned()])?;
         let content = selection.digest(source.view, &mut |node| context.content(node))?;
-        let made = self.cached(Key::new(&content, "FROM context").finish(), |engine| {
+        let made = self.cached(None, Key::new(&content, "FROM context").finish(), |engine| {
             let draft = engine.store.draft()?;
             let mut writer = LayerWriter::create(draft.path(), View::new(Vec::new()))?.with_times(engine.request.times);
             let request = copy::Request {

@@ -180,6 +180,7 @@ impl Engine<'_> {
         let id = next_id();
         let total = 1 + stage.instructions.len();
         self.sink.event(Event::StepStarted { id, stage: &self.name(stage), number: 1, total, text: &stage.from.original });
+        self.sink.event(Event::StepExecuting { id });
         let start = Instant::now();
         let result = work(self).map_err(|e| locate(self.file, e, stage.from));
         let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Failed };

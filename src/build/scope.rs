@@ -45,6 +45,11 @@ impl Scope {
         }
     }
 
+    /// How long all names and values are together, in bytes.
+    pub fn size(&self) -> usize {
+        self.variables.iter().map(|(name, value)| name.len() + value.len() + 2).sum()
+    }
+
     /// A variable's value.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)

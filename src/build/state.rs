@@ -159,6 +159,12 @@ impl State {
         config
     }
 
+    /// When the youngest step of this Dockerfile was executed; `None` if all only changed the config.
+    pub fn latest_step(&self) -> Option<String> {
+        let times = self.config.history.iter().skip(self.inherited_history).filter_map(|entry| entry.created.clone());
+        times.max_by_key(|time| time.parse::<jiff::Timestamp>().ok())
+    }
+
     /// The shell of the shell form.
     pub fn shell(&self) -> Vec<String> {
         match self.config.config.shell.as_slice() {

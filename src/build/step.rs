@@ -67,9 +67,9 @@ impl Engine<'_> {
             }
             _ if self.is_guess(stage, state, &action)? => (Made::planned(), hide_credentials(&instruction.original)),
             Action::Run(command) => (self.run(stage, state, command, id)?, resolve::run_history(state, command)),
-            Action::Copy(copy) => (self.copy(stage, state, copy)?, hide_credentials(&instruction.original)),
+            Action::Copy(copy) => (self.copy(stage, state, copy, id)?, hide_credentials(&instruction.original)),
             Action::Workdir(path) => {
-                let made = self.workdir(state, path)?;
+                let made = self.workdir(state, path, id)?;
                 state.config.config.working_dir.clone_from(path);
                 (made, format!("WORKDIR {path}"))
             }
@@ -111,13 +111,13 @@ impl Engine<'_> {
         key.field(format!("{} {network:?} {:?}", state.config.platform(), self.request.emulation));
         surroundings.add_to(&mut key);
         let mounts = Mounts::find(self, stage, state, &command.mounts, &mut key)?;
-        self.cached(key.finish(), |engine| run::run(engine, state, command, &mounts, id))
+        self.cached(Some(id), key.finish(), |engine| run::run(engine, state, command, &mounts, id))
     }
 
-    fn workdir(&self, state: &State, path: &str) -> Result<Made> {
+    fn workdir(&self, state: &State, path: &str, id: u64) -> Result<Made> {
         let mut key = Key::new(&state.chain(), "WORKDIR");
         key.field(path).field(&state.config.config.user);
-        self.cached(key.finish(), |engine| {
+        self.cached(Some(id), key.finish(), |engine| {
             let view = View::new(engine.store.stack(&state.stack())?);
             // A directory can be made for somebody whom the image does not know yet; running as them can't (BuildKit).
             let user = state.config.config.user.as_str();
@@ -136,7 +136,7 @@ impl Engine<'_> {
         })
     }
 
-    fn copy(&self, stage: &Stage<'_>, state: &State, copy: &Copy) -> Result<Made> {
+    fn copy(&self, stage: &Stage<'_>, state: &State, copy: &Copy, id: u64) -> Result<Made> {
         let view = View::new(self.store.stack(&state.stack())?);
         let chown = copy.chown.as_deref().map(|owner| Accounts::of(&view)?.owner(owner)).transpose()?;
         let (source_view, selection, content) = self.select(stage, copy)?;
@@ -155,7 +155,7 @@ impl Engine<'_> {
         };
         let default_owner = of_context.then_some((0, 0));
         let owner = chown.or(default_owner);
-        self.cached(key.finish(), |engine| {
+        self.cached(Some(id), key.finish(), |engine| {
             let draft = engine.store.draft()?;
             let mut writer = LayerWriter::create(draft.path(), view)?.with_times(engine.request.times);
             if let Some(source_view) = &source_view {
