@@ -18,9 +18,10 @@ help:
 	@echo "make check     type-check everything, quickly"
 	@echo "make lint      formatting and lints, warnings denied"
 	@echo "make dist      a fully static release binary in dist/"
-	@echo "make compare   build the corpus with rootling and compare with buildah's results"
+	@echo "make compare   build the corpus and compare with buildah's results, Docker's and the reference"
 	@echo "make platforms build for two architectures with packages installed, push, read by skopeo and podman (as root, minutes)"
 	@echo "make compare-docker  record what Docker's engine makes of the corpus (as root; when a case changes)"
+	@echo "make gallery   build real Dockerfiles with Docker's engine and with rootling (as root, 15 minutes, network)"
 	@echo "make bench     rootling beside buildah, podman and ch-image (as root)"
 	@echo "make fuzz      fuzz the parser and the unpacker for $(FUZZ_SECONDS) s each (nightly toolchain)"
 
@@ -61,6 +62,12 @@ platforms: setup build
 compare-docker: setup
 	command -v dockerd >/dev/null || apt-get install -y -qq --no-install-recommends docker.io
 	tests/compare/docker-up tests/compare/compare docker $(CASES)
+
+# Not part of `make test`: it installs software from the network, and needs an engine.
+gallery: setup build
+	command -v dockerd >/dev/null || apt-get install -y -qq --no-install-recommends docker.io
+	tests/compare/docker-up tests/compare/gallery docker $(CASES)
+	tests/as-user --always tests/compare/gallery check --rootling $(PROGRAM) $(CASES)
 
 bench:
 	benches/run

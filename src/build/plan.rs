@@ -75,7 +75,7 @@ pub struct Options<'a> {
 
 /// Plans.
 pub fn plan<'a>(file: &'a Dockerfile, options: &Options<'_>) -> Result<Plan<'a>> {
-    let mut globals = platform_arguments(options.host, options.platform);
+    let mut globals = platform_arguments(options.host, options.platform, options.target);
     let mut stages: Vec<Stage<'a>> = Vec::new();
     let mut declared: BTreeSet<&str> = BTreeSet::new();
     for instruction in &file.instructions {

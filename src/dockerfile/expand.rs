@@ -275,8 +275,7 @@ impl Lexer<'_> {
             (None, _) => self.fail(at, "`${` without `}`"),
             (Some('}'), false) => Ok(self.get(&name).unwrap_or_default()),
             (Some(modifier @ ('-' | '+' | '?')), _) => self.default(at, &name, modifier, empty_is_unset),
-            // BuildKit takes a colon before these too; it means nothing.
-            (Some(modifier @ ('#' | '%')), _) => self.trim(at, &name, modifier),
+            (Some(modifier @ ('#' | '%')), false) => self.trim(at, &name, modifier),
             (Some('/'), false) => self.replace(at, &name),
             (Some(other), _) => {
                 self.fail(modifier_at, format!("unsupported modifier {} in `${{{name}…}}`", quote(format!("{colon}{other}"))))
@@ -432,6 +431,8 @@ mod tests {
             ("${x/a/b", "6: missing `}` of `${…}`"),
             ("${x!a}", "3: unsupported modifier `!` in `${x…}`"),
             ("${x:a}", "4: unsupported modifier `:a` in `${x…}`"),
+            ("${x:#a}", "4: unsupported modifier `:#` in `${x…}`"),
+            ("${x:%%a}", "4: unsupported modifier `:%` in `${x…}`"),
             ("a'b", "1: single quote without its end"),
             ("a\"b", "1: double quote without its end"),
             ("${unset:?}", "0: unset: is not allowed to be unset"),

@@ -19,6 +19,9 @@ use crate::error::{Error, Result};
 #[grammar = "grammar/dockerfile.pest"]
 struct Grammar;
 
+/// What stands for a byte that is no UTF-8.
+const REPLACED: char = char::REPLACEMENT_CHARACTER;
+
 /// Reads a Dockerfile. `name` is what errors call it.
 pub fn parse(name: &str, source: &[u8]) -> Result<Dockerfile> {
     let file = parse_fragment(name, source)?;
@@ -39,8 +42,9 @@ pub fn parse(name: &str, source: &[u8]) -> Result<Dockerfile> {
 
 /// Reads instructions that need no `FROM` before them: the `ONBUILD` triggers of a base image, changes of an existing one.
 pub fn parse_fragment(name: &str, source: &[u8]) -> Result<Dockerfile> {
+    let lossy = std::str::from_utf8(source).is_err();
     let source = decode(name, source)?;
-    let mut reader = Reader { source: &source, escape: '\\', directives: Vec::new(), instructions: Vec::new() };
+    let mut reader = Reader { source: &source, lossy, escape: '\\', directives: Vec::new(), instructions: Vec::new() };
     reader.read()?;
     let Reader { escape, directives, instructions, .. } = reader;
     if instructions.is_empty() {
@@ -51,21 +55,13 @@ pub fn parse_fragment(name: &str, source: &[u8]) -> Result<Dockerfile> {
     Ok(Dockerfile { source, escape, directives, instructions })
 }
 
-/// Takes the byte order mark off and refuses what is no text.
+/// Takes the byte order mark off. Bytes that are no UTF-8 become U+FFFD: old files have names in comments in their writer's own encoding.
+/// What is executed may hold none, see `Reader::check_utf8`.
 fn decode(name: &str, bytes: &[u8]) -> Result<Source> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let text = match std::str::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => {
-            let at = error.valid_up_to();
-            let source = Source::new(name, String::from_utf8_lossy(bytes));
-            // Up to the broken byte the lossy text is the same.
-            let error = source.error(at..at + 1, format!("{} is not UTF-8", quote(name)), format!("byte 0x{:02x}", bytes[at]));
-            return Err(error.hint("save the file as UTF-8"));
-        }
-    };
+    let text = String::from_utf8_lossy(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes));
+    let nul = text.find('\0');
     let source = Source::new(name, text);
-    match text.find('\0') {
+    match nul {
         Some(at) => Err(source.error(at..at + 1, format!("{} holds a NUL byte", quote(name)), "NUL").hint("is it really a text file?")),
         None => Ok(source),
     }
@@ -100,6 +96,8 @@ fn read_directive(source: &Source, pair: Pair<'_, Rule>, before: &[Directive]) -
 /// What the grammar says of a file, read from its start to its end.
 struct Reader<'a> {
     source: &'a Source,
+    /// Whether bytes that were no UTF-8 had to be replaced.
+    lossy: bool,
     escape: char,
     directives: Vec<Directive>,
     instructions: Vec<Instruction>,
@@ -198,8 +196,24 @@ impl<'a> Reader<'a> {
         let span = self.source.span(line.start..line.start + text.len());
         let statement = Statement { joined, heredocs, span, escape: self.escape };
         let instruction = instruction::read(statement).map_err(|problem| self.error(joined, problem))?;
+        // BuildKit writes U+FFFD into the config for an author's name too.
+        if self.lossy && !matches!(instruction.kind, Kind::Maintainer(_)) {
+            self.check_utf8(line, length)?;
+        }
         self.instructions.push(instruction);
         Ok(end)
+    }
+
+    /// Refuses an instruction or here-documents with bytes that are no UTF-8.
+    fn check_utf8(&self, line: &Line<'a>, length: usize) -> Result<()> {
+        let replaced = |text: &str| text.find(REPLACED).map(|at| at..at + REPLACED.len_utf8());
+        let in_line = replaced(&line.joined.text).map(|range| line.joined.locate(&range));
+        let after = &self.source.text()[line.end..line.end + length];
+        let Some(range) = in_line.or_else(|| replaced(after).map(|range| line.end + range.start..line.end + range.end)) else {
+            return Ok(());
+        };
+        let what = format!("{} is not UTF-8", quote(self.source.name()));
+        Err(self.source.error(range, what, "no UTF-8").hint("save the file as UTF-8; only comments may be in another encoding"))
     }
 
     fn error(&self, joined: &Joined<'_>, problem: Problem) -> Error {

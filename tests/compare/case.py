@@ -15,6 +15,7 @@
   fails                 the build must fail: regular expressions, one a line, that rootling's messages must contain; the peers must fail too
   accepted[.docker]     differences from buildah [Docker] that are right or harmless: `NUMBER REGEX`, NUMBER being a section of doc/differences.md,
                         REGEX matching a whole line of the difference; one that matches nothing is an error
+  checks                (gallery) `$ ARGUMENTS` lines, as given to `run IMAGE`, each with what it prints below (empty lines don't count)
   docker                what Docker's engine made, recorded by `make compare-docker`: `+` and `-` facts against the base
 """
 import contextlib, hashlib, os, shutil, subprocess
@@ -24,9 +25,6 @@ import serve
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-CORPUS = f"{ROOT}/tests/corpus"
-BASE_TAR = f"{ROOT}/target/fixtures/base.tar"
-BASE_DOCKERFILE = 'FROM scratch\nADD base.tar /\nENV PATH=/usr/bin:/bin:/usr/sbin:/sbin\nCMD ["/bin/sh"]\n'
 CONTEXT_TIME = 1115251200
 BUILDERS = ("buildah", "docker", "rootling")
 # What says nothing about how the case is built.
@@ -40,17 +38,40 @@ def run(*command, **options):
     return done.stdout
 
 
-def cases():
-    return sorted(n for n in os.listdir(CORPUS) if os.path.isdir(f"{CORPUS}/{n}/context"))
-
-
 def without(case):
     """The peers that can't build the case."""
-    return {line.split(" ")[0] for line in read_lines(f"{CORPUS}/{case}/without")}
+    return {line.split(" ")[0] for line in read_lines(f"{SET.directory}/{case}/without")}
 
 
 def fails(case):
-    return read_lines(f"{CORPUS}/{case}/fails")
+    return read_lines(f"{SET.directory}/{case}/fails")
+
+
+class Set:
+    """Which cases: the corpus, small and on a base of a few megabytes, or the gallery, which installs real software on Debian."""
+
+    def __init__(self):
+        self.directory = f"{ROOT}/tests/corpus"
+        self.base_name = "localhost/base"
+        self.base_files = [f"{ROOT}/target/fixtures/base.tar"]
+        self.base_dockerfile = 'FROM scratch\nADD base.tar /\nENV PATH=/usr/bin:/bin:/usr/sbin:/sbin\nCMD ["/bin/sh"]\n'
+
+    def gallery(self):
+        self.directory = f"{ROOT}/tests/gallery"
+        self.base_name = "localhost/debian"
+        # The machine's certificates, so that package managers inside reach what they reach outside.
+        self.base_files = [f"{ROOT}/target/fixtures/debian.tar", "/etc/ssl/certs/ca-certificates.crt"]
+        self.base_dockerfile = (
+            "FROM scratch\nADD debian.tar /\nCOPY ca-certificates.crt /etc/ssl/certs/\n"
+            "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PIP_CERT=/etc/ssl/certs/ca-certificates.crt"
+            ' NPM_CONFIG_CAFILE=/etc/ssl/certs/ca-certificates.crt DEBIAN_FRONTEND=noninteractive\nCMD ["/bin/bash"]\n'
+        )
+
+    def cases(self):
+        return sorted(n for n in os.listdir(self.directory) if os.path.isdir(f"{self.directory}/{n}/context"))
+
+
+SET = Set()
 
 
 class Staged:
@@ -63,7 +84,7 @@ class Staged:
 @contextlib.contextmanager
 def staged(case, target, builder):
     """Makes `target/context` and the Dockerfile beside it, and serves what is to be served until the block ends."""
-    shutil.copytree(f"{CORPUS}/{case}", target, symlinks=True, dirs_exist_ok=True)
+    shutil.copytree(f"{SET.directory}/{case}", target, symlinks=True, dirs_exist_ok=True)
     for folder, _, files in os.walk(target):
         os.chmod(folder, 0o755)
         for name in files:
@@ -91,11 +112,11 @@ def staged(case, target, builder):
 def key_of(case, builder):
     """A digest of all that decides what the builder makes of the case."""
     digest = hashlib.sha256()
-    for folder, directories, files in os.walk(f"{CORPUS}/{case}"):
+    for folder, directories, files in os.walk(f"{SET.directory}/{case}"):
         directories.sort()
         for name in sorted(files):
             path = f"{folder}/{name}"
-            relative = os.path.relpath(path, CORPUS)
+            relative = os.path.relpath(path, SET.directory)
             stem, _, other = name.rpartition(".")
             elsewhere = stem in ("Dockerfile", "options") and other in BUILDERS and other != builder
             if os.path.dirname(relative) == case and (name in OPINIONS or elsewhere):

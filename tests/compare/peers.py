@@ -1,7 +1,7 @@
 """The builders that rootling is compared with: each builds a case and lists what it made."""
 import functools, hashlib, json, os, shutil, subprocess
 
-from case import BASE_DOCKERFILE, BASE_TAR, CORPUS, ROOT, fails, key_of, run, staged
+from case import ROOT, SET, fails, key_of, run, staged
 from facts import Failed, listing
 
 # Raised when the listing's form or the way of staging changes, so that references are made anew.
@@ -25,7 +25,7 @@ class Buildah:
         run(*self.command, "-t", image, *staged.arguments, env=staged.environment, umask=0o022)
 
     def base(self, directory):
-        run(*self.command, "-t", "localhost/base", directory)
+        run(*self.command, "-t", SET.base_name, directory)
 
     def listing(self, image, scratch):
         container = run("buildah", "from", "--pull-never", image).decode().split()[-1]
@@ -45,11 +45,15 @@ class Docker:
     name = "docker"
     command = ["/usr/bin/docker", "build", "--network", "host", "--no-cache"]
 
+    @functools.cache
+    def version(self):
+        return run("/usr/bin/docker", "version", "--format", "{{.Server.Version}}").decode().strip() if "DOCKER_HOST" in os.environ else ""
+
     def build(self, image, staged):
         run(*self.command, "-t", image, *staged.arguments, env={**staged.environment, "DOCKER_BUILDKIT": "1"}, umask=0o022)
 
     def base(self, directory):
-        run(*self.command, "-t", "localhost/base", directory, env={**os.environ, "DOCKER_BUILDKIT": "1"})
+        run(*self.command, "-t", SET.base_name, directory, env={**os.environ, "DOCKER_BUILDKIT": "1"})
 
     def listing(self, image, scratch):
         found = json.loads(run("/usr/bin/docker", "image", "inspect", image))[0]
@@ -62,18 +66,19 @@ class Docker:
         os.makedirs(f"{scratch}.mount")
         run("unshare", "--mount", "sh", "-ec", f"{mount}; {TAR}", "sh", f"{scratch}.mount", scratch, ":".join(links), cwd=root)
         config = {"config": found["Config"], "architecture": found["Architecture"], "os": found["Os"], "author": found["Author"], "rootfs": {}}
-        if image != "localhost/base":
+        if image != SET.base_name:
             subprocess.run(["/usr/bin/docker", "rmi", image], capture_output=True)
         return listing(scratch, config)
 
 
 def base(peer, scratch):
-    """Builds the base, `localhost/base`, which most cases start from."""
+    """Builds the image that most cases start from."""
     directory = f"{scratch}/base"
     os.mkdir(directory)
-    shutil.copy(BASE_TAR, directory)
+    for file in SET.base_files:
+        shutil.copy(file, directory)
     with open(f"{directory}/Dockerfile", "w") as out:
-        out.write(BASE_DOCKERFILE)
+        out.write(SET.base_dockerfile)
     peer.base(directory)
 
 
@@ -101,7 +106,7 @@ def facts(peer, case, scratch):
 
 
 def reference_key(peer, case):
-    parts = (key_of(case, peer.name), open(BASE_TAR, "rb").read(), f"{LISTING_VERSION} {BASE_DOCKERFILE} {peer.command} {peer.version()}")
+    parts = (key_of(case, peer.name), open(SET.base_files[0], "rb").read(), f"{LISTING_VERSION} {SET.base_dockerfile} {peer.command} {peer.version()}")
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part if isinstance(part, bytes) else part.encode())
@@ -148,7 +153,7 @@ def record(case, facts, base):
 
 def read_record(case, base):
     """The facts that the record means on this machine; `None` without a record."""
-    path = f"{CORPUS}/{case}/docker"
+    path = f"{SET.directory}/{case}/docker"
     if not os.path.exists(path):
         return None
     lines = open(path).read().splitlines()

@@ -105,6 +105,26 @@ fn writes_to_a_bind_are_dropped() {
 }
 
 #[test]
+fn mounts_go_into_read_only_binds() {
+    in_both(&|build| {
+        build.rig.write("context/src/f", "f");
+        build.rig.write("context/.dockerignore", "node_modules\n");
+        build.rig.write("context/node_modules/host", "not for the step");
+        let output = build.ok(
+            "FROM base AS other\nRUN mkdir /out && echo o >/out/o\nFROM base\nWORKDIR /w\n\
+             RUN --mount=target=. --mount=type=cache,target=node_modules --mount=type=secret,id=s,target=deep/er/s \\\n\
+               touch node_modules/made && ls node_modules && cat deep/er/s && ls src && touch x 2>/dev/null || echo refused\n\
+             RUN --mount=from=other,source=/out,target=/o --mount=type=tmpfs,target=/o/t touch /o/t/x && ls /o\n\
+             RUN --mount=target=. --mount=type=tmpfs,target=node_modules/.cache ls -A node_modules\n",
+            &["--secret", "id=s,src=context/src/f"],
+        );
+        assert_eq!(&printed(&output)[..6], ["made", "ff", "refused", "o", "t", ".cache"], "{}: {output}", build.workspace);
+        assert!(!build.rig.path("context/deep").exists() && !build.rig.path("context/node_modules/made").exists());
+        assert_eq!(build.rig.sh("made", "find /w; ls -d /o 2>/dev/null; echo none"), "/w\nnone\n");
+    });
+}
+
+#[test]
 fn what_a_bind_reads_enters_the_key() {
     let rig = Rig::with_base();
     let build = Build { rig: &rig, workspace: "overlay" };

@@ -14,6 +14,7 @@ use crate::dockerfile::ast::{self, MountKind as Kind};
 use crate::error::{Error, Result, nearest, quote};
 use crate::oci::ImagePath;
 use crate::rootemu::Override;
+use crate::rootfs::meta::Kind as FileKind;
 use crate::sandbox::{Access, Connections, Missing, Mount, MountKind};
 use crate::store::CacheMount;
 
@@ -27,7 +28,7 @@ pub use agent::serve;
 
 use agent::OwnAgent;
 use cache::Cache;
-use tree::Tree;
+use tree::{MountPoint, Tree};
 
 /// The mounts of one step.
 pub struct Mounts<'a> {
@@ -143,12 +144,34 @@ impl<'a> Mounts<'a> {
             }
         }
         for (at, item) in self.items.iter().enumerate() {
-            item.provide(engine, at, &scratch.join(format!("mount-{at}")), &caches, &mut provided)?;
+            let points = self.points_below(item);
+            item.provide(engine, at, &scratch.join(format!("mount-{at}")), (&caches, &points), &mut provided)?;
         }
         let locks = provided.caches.iter().map(|(_, cache)| cache.holder()).collect::<Result<Vec<_>>>()?;
         provided.held.extend(locks);
         provided.mounts.sort_by(|a, b| a.target.cmp(&b.target));
         Ok(provided)
+    }
+}
+
+impl Mounts<'_> {
+    /// Where other mounts of the step go below this one.
+    fn points_below(&self, item: &Item<'_>) -> Vec<MountPoint> {
+        let below = |other: &&Item<'_>| other.target != item.target && other.target.starts_with(&item.target);
+        let point = |other: &Item<'_>| Some(MountPoint { path: other.target.strip_prefix(&item.target)?, kind: other.what.kind()? });
+        self.items.iter().filter(below).filter_map(point).collect()
+    }
+}
+
+impl What<'_> {
+    /// Whether it is a file or a directory; `None` if it is not mounted.
+    fn kind(&self) -> Option<FileKind> {
+        match self {
+            Self::Bind { tree, .. } => Some(if tree.is_directory() { FileKind::Directory } else { FileKind::File }),
+            Self::Cache { .. } | Self::Tmpfs { .. } => Some(FileKind::Directory),
+            Self::Secret { .. } | Self::Agent { .. } => Some(FileKind::File),
+            Self::Variable { .. } => None,
+        }
     }
 }
 
@@ -158,12 +181,12 @@ impl Item<'_> {
         engine: &Engine<'_>,
         at: usize,
         scratch: &Path,
-        caches: &[(usize, &Cache<'_>)],
+        (caches, points): (&[(usize, &Cache<'_>)], &[MountPoint]),
         provided: &mut Provided,
     ) -> Result<()> {
         let (kind, access) = match &self.what {
             What::Bind { tree, access } => {
-                let (kind, owners) = tree.provide(engine, *access, scratch)?;
+                let (kind, owners) = tree.provide(engine, *access, points, scratch)?;
                 provided.owners.extend(owners.into_iter().map(|(path, owner)| (self.target.resolve(path.as_bytes()), owner)));
                 (kind, *access)
             }

@@ -10,9 +10,9 @@ use crate::dockerfile::ast;
 use crate::error::{Error, IoContext, Result, quote};
 use crate::oci::{Digest, ImagePath};
 use crate::rootemu::Override;
-use crate::rootfs::meta::Kind;
+use crate::rootfs::meta::{Kind, Meta};
 use crate::rootfs::view::View;
-use crate::rootfs::writer::LayerWriter;
+use crate::rootfs::writer::{Content, LayerWriter};
 use crate::sandbox::{Access, MountKind};
 use crate::store::{WorkspaceKind, lowers};
 
@@ -47,16 +47,24 @@ impl<'a> Tree<'a> {
         Ok((Self { origin, selection }, content))
     }
 
-    /// What to mount, and the owners of what can't say so itself, by paths below the mount.
-    pub fn provide(&self, engine: &Engine<'_>, access: Access, scratch: &Path) -> Result<(MountKind, Vec<(ImagePath, Override)>)> {
+    /// What to mount, and the owners of what can't say so itself, by paths below the mount. `points` are where other mounts go, by such paths:
+    /// they can't be made in what is read-only.
+    pub fn provide(
+        &self,
+        engine: &Engine<'_>,
+        access: Access,
+        points: &[MountPoint],
+        scratch: &Path,
+    ) -> Result<(MountKind, Vec<(ImagePath, Override)>)> {
         let hidden = self.hidden()?;
+        let points = self.missing(points, access)?;
         let overlay = engine.request.workspace == WorkspaceKind::Overlay;
         let kind = match &self.origin.kind {
             // Nothing is hidden and nothing is written: the directory itself will do.
-            OriginKind::Context(_) if hidden.is_empty() && access == Access::ReadOnly => {
+            OriginKind::Context(_) if hidden.is_empty() && points.is_empty() && access == Access::ReadOnly => {
                 self.stack(context_directory(&self.origin.view), None)
             }
-            _ if !overlay && (access == Access::ReadWrite || !hidden.is_empty()) => self.copied(scratch)?,
+            _ if !overlay && (access == Access::ReadWrite || !hidden.is_empty() || !points.is_empty()) => self.copied(&points, scratch)?,
             OriginKind::Layers(stack) if !overlay => MountKind::Bind { source: engine.store.tree(stack)?.join(self.path().as_relative()) },
             _ => {
                 make(scratch)?;
@@ -64,7 +72,7 @@ impl<'a> Tree<'a> {
                     OriginKind::Context(_) => context_directory(&self.origin.view),
                     OriginKind::Layers(_) => lowers(&self.origin.view, scratch)?,
                 };
-                below.splice(..0, self.mask(&hidden, scratch)?);
+                below.splice(..0, self.mask(&hidden, &points, scratch)?);
                 let changes = (access == Access::ReadWrite).then(|| scratch.join("changes"));
                 changes.as_deref().map_or(Ok(()), make)?;
                 self.stack(below, changes)
@@ -75,10 +83,14 @@ impl<'a> Tree<'a> {
 
     /// Copies it to a new layer on nothing; a file under its own name.
     pub fn copy_to(&self, layer: &Path) -> Result<()> {
+        self.copy_with(&[], layer)
+    }
+
+    fn copy_with(&self, points: &[MountPoint], layer: &Path) -> Result<()> {
         let mut writer = LayerWriter::create(layer, View::new(Vec::new()))?;
         let node = &self.selection.items[0].node;
         if node.meta.kind == Kind::Directory {
-            writer.put(&ImagePath::root(), &node.meta, crate::rootfs::writer::Content::None)?;
+            writer.put(&ImagePath::root(), &node.meta, Content::None)?;
         }
         let request = copy::Request {
             view: &self.origin.view,
@@ -90,12 +102,20 @@ impl<'a> Tree<'a> {
             archives: Archives::Copy,
         };
         copy::copy(&mut writer, &request)?;
+        for point in points {
+            point.make(&mut writer, &point.path.strip_prefix(self.path()).unwrap_or_default())?;
+        }
         writer.finish().map(drop)
     }
 
-    /// Whether it is a directory, else an error that says who needs one.
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        self.selection.items[0].node.meta.kind == Kind::Directory
+    }
+
+    /// Nothing if it is a directory, else an error that says who needs one.
     pub fn check_directory(&self, who: &str) -> Result<()> {
-        if self.selection.items[0].node.meta.kind == Kind::Directory {
+        if self.is_directory() {
             return Ok(());
         }
         Err(Error::input(format!("{who} needs a directory")).cause(format!("{} is a file", quote(self.path().to_string()))))
@@ -127,23 +147,37 @@ impl<'a> Tree<'a> {
         Ok(hidden)
     }
 
-    /// A layer that hides these paths; `None` if there are none.
-    fn mask(&self, hidden: &[ImagePath], scratch: &Path) -> Result<Option<PathBuf>> {
-        if hidden.is_empty() {
+    /// Mount points that must be made before it is mounted, by paths in the tree.
+    fn missing(&self, points: &[MountPoint], access: Access) -> Result<Vec<MountPoint>> {
+        let mut missing = Vec::new();
+        for point in points.iter().filter(|_| access == Access::ReadOnly) {
+            let path = self.path().resolve(point.path.as_bytes());
+            let seen = self.selection.items[0].entries.iter().any(|(entry, _)| *entry == point.path);
+            if !seen {
+                missing.push(MountPoint { path, kind: point.kind });
+            }
+        }
+        Ok(missing)
+    }
+
+    /// A layer that hides these paths and has these mount points; `None` if there are none.
+    fn mask(&self, hidden: &[ImagePath], points: &[MountPoint], scratch: &Path) -> Result<Option<PathBuf>> {
+        if hidden.is_empty() && points.is_empty() {
             return Ok(None);
         }
         let layer = scratch.join("mask");
         make(&layer)?;
         let mut writer = LayerWriter::create(&layer, self.origin.view.clone())?;
         hidden.iter().try_for_each(|path| writer.remove(path))?;
+        points.iter().try_for_each(|point| point.make(&mut writer, &point.path))?;
         writer.finish()?;
         Ok(Some(layer.join("fs")))
     }
 
     /// Where no overlay can be mounted.
-    fn copied(&self, scratch: &Path) -> Result<MountKind> {
+    fn copied(&self, points: &[MountPoint], scratch: &Path) -> Result<MountKind> {
         make(scratch)?;
-        self.copy_to(scratch)?;
+        self.copy_with(points, scratch)?;
         let item = &self.selection.items[0];
         let root = scratch.join("fs");
         let file = || root.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&item.name));
@@ -163,6 +197,25 @@ impl<'a> Tree<'a> {
             }
         }
         Ok(owners)
+    }
+}
+
+/// Where another mount goes.
+pub struct MountPoint {
+    /// Its place.
+    pub path: ImagePath,
+    /// A file or a directory.
+    pub kind: Kind,
+}
+
+impl MountPoint {
+    fn make(&self, writer: &mut LayerWriter, path: &ImagePath) -> Result<()> {
+        let directories = if self.kind == Kind::Directory { path.clone() } else { path.parent().unwrap_or_default() };
+        writer.make_dirs(&directories, 0o755, 0, 0, None)?;
+        if self.kind == Kind::Directory {
+            return Ok(());
+        }
+        writer.put(path, &Meta::new(Kind::File, 0o644), Content::None)
     }
 }
 

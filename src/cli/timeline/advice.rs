@@ -98,6 +98,12 @@ fn rerun(recording: &Recording) -> Vec<String> {
     let mut lines = Vec::new();
     for stage in stages(recording) {
         let steps: Vec<&Step> = recording.steps.iter().filter(|step| step.stage == stage && makes_layer(step)).collect();
+        // A stage whose base ran again ran because of that.
+        if parent(recording, &stage)
+            .is_some_and(|parent| recording.steps.iter().any(|s| s.stage == parent && makes_layer(s) && executed(s)))
+        {
+            continue;
+        }
         let Some(first) = steps.iter().position(|step| executed(step)) else { continue };
         let after = &steps[first + 1..];
         let lost: Duration = after.iter().filter(|step| executed(step)).map(|step| step.elapsed()).sum();
@@ -112,6 +118,18 @@ fn rerun(recording: &Recording) -> Vec<String> {
         }
     }
     lines
+}
+
+/// The stage that a stage starts from, if it starts from one.
+fn parent(recording: &Recording, stage: &str) -> Option<String> {
+    let from = recording.steps.iter().find(|step| step.stage == stage && step.instruction() == "FROM")?;
+    let base = from.text.split_whitespace().skip(1).find(|word| !word.starts_with("--"))?;
+    // With several platforms a stage's name has the platform before it.
+    let prefix = stage.rsplit_once(' ').map_or("", |(prefix, _)| prefix);
+    stages(recording).into_iter().find(|name| {
+        let (its_prefix, own) = name.rsplit_once(' ').unwrap_or(("", name));
+        its_prefix == prefix && own.eq_ignore_ascii_case(base)
+    })
 }
 
 fn steps_at<'a>(recording: &'a Recording, stage: &str, position: usize) -> &'a Step {
@@ -228,6 +246,19 @@ mod tests {
             steps,
             &["[step 5] RUN build took 0.9s", "[step 3] COPY . /app was not in the cache, so the 1 step after it ran again (0.9s)"],
         );
+    }
+
+    #[test]
+    fn a_stage_on_a_changed_stage_is_not_blamed() {
+        let steps = vec![
+            step("one", 1, "FROM x AS one", (0, 1), Done),
+            step("one", 2, "RUN old", (1, 2), Cached),
+            step("one", 3, "COPY . /app", (2, 10), Done),
+            step("two", 1, "FROM --platform=linux/amd64 One AS two", (10, 11), Done),
+            step("two", 2, "COPY a b", (11, 12), Done),
+            step("two", 3, "RUN build", (12, 900), Done),
+        ];
+        check(steps, &["[two 3] RUN build took 0.9s"]);
     }
 
     #[test]

@@ -1,0 +1,6 @@
+# José
+FROM a
+MAINTAINER José <j@example.org>
+RUN a \
+ # é
+ b

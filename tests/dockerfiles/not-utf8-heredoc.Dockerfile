@@ -1,0 +1,5 @@
+FROM a
+RUN <<EOF
+# a
+echo é
+EOF

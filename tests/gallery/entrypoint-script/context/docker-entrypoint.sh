@@ -1,0 +1,4 @@
+#!/bin/bash
+set -e
+for script in /docker-entrypoint.d/*; do . "$script"; done
+echo "run: $*"

@@ -1,0 +1,2 @@
+const { name, version } = require("../package.json");
+console.log(name, version);

@@ -1,0 +1,2 @@
+#!/bin/sh
+echo "$APP_NAME is set up by $(id -un)" >state
