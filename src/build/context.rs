@@ -1,9 +1,9 @@
 //! The build context: a directory or a layer, its ignore file, and the remembered digests of its files.
 
+use std::borrow::Cow;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::dockerfile::ignore::Ignore;
 use crate::error::{Error, IoContext, Result, quote_path};
@@ -11,18 +11,21 @@ use crate::oci::Digest;
 use crate::rootfs::hash::Hashes;
 use crate::rootfs::record::Record;
 use crate::rootfs::scan::Source as Stat;
-use crate::rootfs::view::{LayerDir, Node, View};
+use crate::rootfs::view::{LayerDir, View};
 use crate::store::Store;
 
 use super::location::Tree;
+use super::selection::{Entry, Selection};
 use super::sources::Source;
 
-/// An opened context.
+/// An opened context. May be used by many threads.
 pub struct Context {
     directory: PathBuf,
+    /// The directory again, if it is the user's own and no layer.
+    host: Option<PathBuf>,
     view: View,
     ignore: Ignore,
-    hashes: Mutex<Hashes>,
+    hashes: Hashes,
     name: String,
 }
 
@@ -43,37 +46,51 @@ impl Context {
             Some((name, text)) => Ignore::parse(name, text.as_bytes())?,
             None => Ignore::default(),
         };
-        let hashes = Mutex::new(Hashes::load(&store.hashes())?);
-        Ok(Self { directory: layer.fs.clone(), view: View::new(vec![layer]), ignore, hashes, name: name.to_owned() })
+        let hashes = Hashes::load(&store.hashes())?;
+        let host = matches!(tree, Tree::Directory(_)).then(|| layer.fs.clone());
+        Ok(Self { directory: layer.fs.clone(), host, view: View::new(vec![layer]), ignore, hashes, name: name.to_owned() })
     }
 
     /// The context to copy from.
     pub fn source(&self) -> Source<'_> {
-        Source { view: &self.view, ignore: Some(&self.ignore), name: self.name.clone() }
+        Source { view: &self.view, host: self.host.as_deref(), ignore: Some(&self.ignore), name: self.name.clone() }
     }
 
-    /// The digest of a file's content, read only if the file changed since it was read last.
-    pub fn content(&self, node: &Node) -> Result<Digest> {
-        let path = self.directory.join(node.path.as_relative());
-        let found = std::fs::symlink_metadata(&path).doing("read", &path)?;
-        let time = |seconds: i64, nanoseconds: i64| (seconds, u32::try_from(nanoseconds).unwrap_or_default());
-        let stat = Stat {
-            path: node.path.clone(),
-            kind: node.meta.kind,
-            mode: node.meta.mode,
-            size: found.size(),
-            mtime: time(found.mtime(), found.mtime_nsec()),
-            ctime: time(found.ctime(), found.ctime_nsec()),
-            dev: found.dev(),
-            ino: found.ino(),
-            nlink: found.nlink(),
-        };
-        self.hashes.lock().unwrap_or_else(PoisonError::into_inner).hash_file(&self.directory, &stat)
+    /// What its files are remembered by.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Fills in the digests of files that have not changed since they were read last.
+    pub fn recall(&self, selection: &mut Selection) {
+        selection.learn(|entry| self.hashes.recall(&self.directory, &*self.listed(entry).ok()?));
+    }
+
+    /// Fills in all digests, reading what must be read, on several threads.
+    pub fn hash(&self, selection: &mut Selection) -> Result<()> {
+        let files = selection.unknown().into_iter().map(|entry| self.listed(entry)).collect::<Result<Vec<_>>>()?;
+        let files: Vec<&Stat> = files.iter().map(|file| &**file).collect();
+        let mut digests = self.hashes.hash_files(&self.directory, &files)?.into_iter();
+        selection.learn(|_| digests.next());
+        Ok(())
+    }
+
+    /// Remembers the digest of a file that was listed and read.
+    pub fn remember(&self, listed: &Stat, now: &Stat, digest: Digest) {
+        self.hashes.remember(&self.directory, listed, now, digest);
     }
 
     /// Writes down what was read, for the next build.
     pub fn save(&self) -> Result<()> {
-        self.hashes.lock().unwrap_or_else(PoisonError::into_inner).save()
+        self.hashes.save()
+    }
+
+    /// How a file was listed; those of a layer are looked at again.
+    fn listed<'e>(&self, entry: &'e Entry) -> Result<Cow<'e, Stat>> {
+        match &entry.listed {
+            Some(listed) => Ok(Cow::Borrowed(listed)),
+            None => Stat::of(&self.directory, &entry.node.path).map(Cow::Owned),
+        }
     }
 }
 

@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use crate::dockerfile::ignore::Ignore;
 use crate::error::{Error, Result, quote};
 use crate::event::Outcome;
 use crate::oci::Platform;
+use crate::rootfs::meta::Mtime;
 use crate::rootfs::view::View;
 use crate::rootfs::writer::LayerWriter;
 
 use super::context::{Context, ignore_in};
-use super::copy::{self, Archives, Destination};
+use super::copy::{Destination, Plan, Rules};
 use super::engine::Engine;
 use super::key::Key;
 use super::location::{Fetcher, Location, Opened, context_name};
+use super::origin::Origin;
+use super::sources::{Shape, Wanted};
 use super::state::{Certainty, State};
 
 /// The named contexts of one build.
@@ -80,21 +84,17 @@ impl<'a> Engine<'a> {
     /// FROM a context of files: they are all there is, in one layer, owned by root.
     pub(super) fn state_of_tree(&self, context: &Context, platform: &Platform) -> Result<State> {
         let source = context.source();
-        let selection = source.select(&["/".to_owned()])?;
-        let content = selection.digest(source.view, &mut |node| context.content(node))?;
+        let wanted = Wanted { patterns: &["/".to_owned()], excludes: &Ignore::default(), shape: Shape::Flat };
+        let mut selection = source.select(&wanted)?;
+        let content = self.content(&Origin::of_context(context), &mut selection, &[])?;
         let made = self.cached(None, Key::new(&content, "FROM context").finish(), |engine| {
             let draft = engine.store.draft()?;
             let mut writer = LayerWriter::create(draft.path(), View::new(Vec::new()))?.with_times(engine.request.times);
-            let request = copy::Request {
-                view: source.view,
-                selection: &selection,
-                destination: &Destination::new("/", "/"),
-                owner: Some((0, 0)),
-                archive_owner: None,
-                chmod: None,
-                archives: Archives::Copy,
-            };
-            copy::copy(&mut writer, &request)?;
+            let rules = Rules { owner: Some((0, 0)), chmod: None, times: engine.request.times, now: Mtime::default() };
+            let below = writer.view().clone();
+            let mut plan = Plan::new(&below, source.view, &rules);
+            selection.items.iter().try_for_each(|item| plan.item(item, &Destination::new("/", "/")))?;
+            plan.write(&mut writer)?;
             writer.finish()?;
             draft.commit_packed().map(Some)
         })?;

@@ -18,6 +18,7 @@ use super::engine::Engine;
 use super::key::Key;
 use super::plan::{Stage, find_stage};
 use super::resolve::{Action, Copy, Resolver};
+use super::sources::Wanted;
 use super::state::State;
 
 /// Whether executed steps are explained.
@@ -141,18 +142,19 @@ impl Engine<'_> {
     /// The files of the context that a COPY takes.
     fn context_files(&self, copy: &Copy) -> Result<Vec<(String, Digest)>> {
         let Some(context) = self.context else { return Ok(Vec::new()) };
-        let selection = context.source().select(&copy.sources)?;
+        let wanted = Wanted { patterns: &copy.sources, excludes: &copy.excludes, shape: copy.shape };
+        let mut selection = context.source().select(&wanted)?;
+        context.recall(&mut selection);
+        context.hash(&mut selection)?;
         let mut files = Vec::new();
-        for item in &selection.items {
-            for node in std::iter::once(&item.node).chain(item.entries.iter().map(|(_, node)| node)) {
-                let meta = &node.meta;
-                let mut digest = Key::new(&Digest::of(""), "file");
-                digest.field(format!("{:?} {:o}", meta.kind, meta.mode));
-                if meta.kind == crate::rootfs::meta::Kind::File {
-                    digest.field(context.content(node)?.bytes());
-                }
-                files.push((node.path.as_relative().display().to_string(), digest.finish()));
+        for entry in selection.all() {
+            let meta = &entry.node.meta;
+            let mut digest = Key::new(&Digest::of(""), "file");
+            digest.field(format!("{:?} {:o}", meta.kind, meta.mode));
+            if let Some(content) = entry.digest {
+                digest.field(content.bytes());
             }
+            files.push((entry.node.path.as_relative().display().to_string(), digest.finish()));
         }
         Ok(files)
     }

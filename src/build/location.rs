@@ -19,7 +19,7 @@ use crate::transfer::{self, Client, DownloadRequest};
 use super::context::LARGEST_TEXT;
 use super::remote::is_web;
 use super::surroundings::Secret;
-use super::{copy, credentials, read_text};
+use super::{archive, credentials, read_text};
 
 /// Where a context is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,7 +142,7 @@ impl Location {
             Self::Directory(path) => Ok(Opened::Tree(Tree::Directory(path.clone()))),
             Self::Archive(path) => {
                 let open = || std::fs::File::open(path).doing("open", path);
-                if !copy::is_tar(open()?)? {
+                if !archive::is_tar(open()?)? {
                     return Err(Error::input(format!("the build context {} is neither a directory nor a tarball", quote_path(path))));
                 }
                 transfer::import_layer(store, &path.display().to_string(), open()?, sink).map(|layer| Opened::Tree(Tree::Layer(layer)))
@@ -165,7 +165,7 @@ impl Location {
 /// A tarball or a Dockerfile that was downloaded; unpacked once.
 fn open_blob(fetcher: &Fetcher<'_>, digest: &Digest, name: &str) -> Result<Opened> {
     let store = fetcher.store;
-    if !copy::is_tar(store.blob_reader(digest)?)? {
+    if !archive::is_tar(store.blob_reader(digest)?)? {
         return store.read_blob(digest, LARGEST_TEXT).map(Opened::Text);
     }
     let key = Digest::of(format!("unpacked\0{digest}"));
@@ -184,7 +184,7 @@ pub fn open_stream(fetcher: &Fetcher<'_>, mut stream: impl Read + Send) -> Resul
     let mut start = Vec::new();
     (&mut stream).take(BEGINNING).read_to_end(&mut start).map_err(|e| Error::os("can't read standard input", e))?;
     // What of a compressed header is cut off here is not needed to tell.
-    let archive = copy::is_tar(start.as_slice())?;
+    let archive = archive::is_tar(start.as_slice())?;
     let mut whole = io::Cursor::new(start).chain(stream);
     if archive {
         return transfer::import_layer(fetcher.store, "standard input", whole, fetcher.sink).map(|layer| Opened::Tree(Tree::Layer(layer)));

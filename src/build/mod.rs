@@ -2,6 +2,7 @@
 //!
 //! Deliberately not here: text (that is `dockerfile`), HTTP, mounts, and printing. `engine` runs stages, `step` is its short loop.
 
+mod archive;
 mod base;
 mod cache;
 pub mod check;
@@ -10,9 +11,11 @@ mod config_step;
 mod context;
 mod contexts;
 mod copy;
+mod copying;
 mod credentials;
 mod engine;
 mod explain;
+mod filter;
 mod image;
 mod key;
 mod location;
@@ -25,6 +28,7 @@ mod resolve;
 mod run;
 mod schedule;
 mod scope;
+mod selection;
 mod sources;
 mod squash;
 mod state;

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result, quote};
 use crate::oci::{ChainId, DiffId, Digest, Hasher};
+use crate::rootfs::hash::in_parallel;
 use crate::rootfs::view::{Node, View};
 use crate::store::StepRecord;
 
@@ -9,7 +10,8 @@ use super::context::Context;
 use super::engine::Engine;
 use super::key::Key;
 use super::plan::{Stage, find_stage};
-use super::sources::{Selection, Source};
+use super::selection::Selection;
+use super::sources::Source;
 
 /// A tree to read from.
 pub struct Origin<'a> {
@@ -51,37 +53,79 @@ impl<'a> Engine<'a> {
         Ok(Origin { view: View::new(self.store.stack(&stack)?), kind: OriginKind::Layers(stack), name: quote(from) })
     }
 
-    /// The digest of what was selected by these patterns.
-    pub(super) fn content(&self, origin: &Origin<'_>, selection: &Selection, patterns: &[String]) -> Result<Digest> {
-        match &origin.kind {
-            OriginKind::Context(context) => selection.digest(&origin.view, &mut |node| context.content(node)),
-            OriginKind::Layers(stack) => self.content_of_layers(stack, &origin.view, selection, patterns),
+    /// The digest of what was selected; `what` says what that was.
+    pub(super) fn content(&self, origin: &Origin<'_>, selection: &mut Selection, what: &[String]) -> Result<Digest> {
+        if let Some(content) = self.known_content(origin, what)? {
+            return Ok(content);
         }
+        if let OriginKind::Context(context) = &origin.kind {
+            context.recall(selection);
+        }
+        self.hash(origin, selection)?;
+        let content = selection.digest(&origin.view)?;
+        self.remember_content(origin, what, content)?;
+        Ok(content)
     }
 
-    /// Remembered by the layers and the patterns: they can't change.
-    fn content_of_layers(&self, stack: &[DiffId], view: &View, selection: &Selection, patterns: &[String]) -> Result<Digest> {
-        let chain = ChainId::of(stack).map_or_else(|| Digest::of("scratch"), |chain| chain.0);
-        let mut key = Key::new(&chain, "content");
-        key.list(patterns);
-        let key = key.finish();
-        if let Some(record) = self.store.step_get(&key)?
-            && let Some(digest) = record.value.as_str().and_then(|text| text.parse().ok())
-        {
-            return Ok(digest);
+    /// Fills in the digests of files that are missing.
+    pub(super) fn hash(&self, origin: &Origin<'_>, selection: &mut Selection) -> Result<()> {
+        if let OriginKind::Context(context) = &origin.kind {
+            return context.hash(selection);
         }
-        let digest = selection.digest(view, &mut |node| digest_file(view, node))?;
-        self.store.step_put(&key, &StepRecord { layers: stack.to_vec(), blobs: Vec::new(), value: digest.to_string().into() })?;
-        Ok(digest)
+        let files = selection.unknown();
+        let mut digests = in_parallel(files.len(), GROUP, |at| digest_file(&origin.view, &files[at].node))?.into_iter();
+        selection.learn(|_| digests.next());
+        Ok(())
+    }
+
+    /// What is remembered by layers and by what is selected from them: neither can change.
+    pub(super) fn known_content(&self, origin: &Origin<'_>, what: &[String]) -> Result<Option<Digest>> {
+        let OriginKind::Layers(stack) = &origin.kind else { return Ok(None) };
+        let record = self.store.step_get(&content_key(stack, what))?;
+        Ok(record.and_then(|record| record.value.as_str().and_then(|text| text.parse().ok())))
+    }
+
+    pub(super) fn remember_content(&self, origin: &Origin<'_>, what: &[String], content: Digest) -> Result<()> {
+        let OriginKind::Layers(stack) = &origin.kind else { return Ok(()) };
+        let record = StepRecord { layers: stack.clone(), blobs: Vec::new(), value: content.to_string().into() };
+        self.store.step_put(&content_key(stack, what), &record)
     }
 }
 
-impl Origin<'_> {
+/// Files are handed to threads in groups.
+const GROUP: usize = 8;
+
+fn content_key(stack: &[DiffId], what: &[String]) -> Digest {
+    let chain = ChainId::of(stack).map_or_else(|| Digest::of("scratch"), |chain| chain.0);
+    let mut key = Key::new(&chain, "content 2");
+    key.list(what);
+    key.finish()
+}
+
+impl<'a> Origin<'a> {
+    /// Nothing, for an instruction that copies nothing from anywhere.
+    pub fn nowhere() -> Self {
+        Self { view: View::new(Vec::new()), kind: OriginKind::Layers(Vec::new()), name: String::new() }
+    }
+
+    /// The files of a context.
+    pub fn of_context(context: &'a Context) -> Self {
+        Self { view: context.source().view.clone(), kind: OriginKind::Context(context), name: String::new() }
+    }
+
+    /// The context, if it is one.
+    pub fn context(&self) -> Option<&'a Context> {
+        match &self.kind {
+            OriginKind::Context(context) => Some(context),
+            OriginKind::Layers(_) => None,
+        }
+    }
+
     /// The tree with its ignore file and its name.
     pub fn source(&self) -> Source<'_> {
         match &self.kind {
             OriginKind::Context(context) => context.source(),
-            OriginKind::Layers(_) => Source { view: &self.view, ignore: None, name: self.name.clone() },
+            OriginKind::Layers(_) => Source { view: &self.view, host: None, ignore: None, name: self.name.clone() },
         }
     }
 }

@@ -6,18 +6,18 @@
 
 use crate::error::{Error, Result, hide_credentials, quote};
 use crate::oci::{DiffId, Digest, percent_decoded};
-use crate::rootfs::compress::decompress;
 use crate::rootfs::meta::{Kind, Meta, Mtime};
-use crate::rootfs::view::{Follow, View};
+use crate::rootfs::view::View;
 use crate::rootfs::writer::{Content, LayerWriter};
 use crate::transfer::git::{self, GitAddress, GitRequest, Metadata, Writer, check_commit};
 use crate::transfer::{self, DownloadRequest};
 
-use super::copy::{self, Archives};
+use super::archive::{is_tar, unpack};
+use super::copy::{Archives, Plan, Rules};
 use super::credentials;
 use super::engine::Engine;
 use super::resolve::Copy;
-use super::sources::Source;
+use super::sources::{Shape, Source, Wanted};
 
 /// Something to fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +63,10 @@ pub enum Fetched {
 pub struct Place<'a> {
     /// The instruction.
     pub copy: &'a Copy,
-    /// `--chown`; without it all belongs to root.
+    /// `--chown`: without it members of archives keep their owners.
     pub chown: Option<(u32, u32)>,
+    /// What is changed about the rest; without `--chown` it belongs to root.
+    pub rules: &'a Rules,
 }
 
 impl Remote {
@@ -126,34 +128,29 @@ impl Fetched {
 
     /// Puts it into a layer.
     pub fn write(&self, engine: &Engine<'_>, writer: &mut LayerWriter, place: &Place<'_>) -> Result<()> {
-        let owner = place.chown.unwrap_or_default();
+        let Place { copy, chown, rules } = place;
+        let (below, nothing) = (writer.view().clone(), View::new(Vec::new()));
         match self {
             Self::File { name, digest, modified, archives } => {
-                if *archives == Archives::Unpack && copy::is_tar(engine.store.blob_reader(digest)?)? {
-                    let target = writer.view().resolve(place.copy.destination.path(), Follow::Last)?;
-                    writer.make_dirs(&target, copy::PARENT_MODE, owner.0, owner.1, None)?;
-                    let tar = decompress(engine.store.blob_reader(digest)?)?;
-                    let unpacked = writer.unpack_onto(&target, tar, place.chown);
-                    return unpacked.map(drop).map_err(|e| e.context(format!("can't unpack {}", quote(name))));
+                let mut plan = Plan::new(&below, &nothing, rules);
+                if *archives == Archives::Unpack && is_tar(engine.store.blob_reader(digest)?)? {
+                    let target = plan.directory(&copy.destination)?;
+                    plan.write(writer)?;
+                    return unpack(writer, &target, engine.store.blob_reader(digest)?, name, *chown);
                 }
-                let target = place.copy.destination.place(writer, name.as_bytes(), owner)?;
-                let mode = place.copy.chmod.as_ref().map_or(FILE_MODE, |chmod| chmod.apply(FILE_MODE, false));
-                let meta = Meta { uid: owner.0, gid: owner.1, mtime: Mtime::from_secs(*modified), ..Meta::new(Kind::File, mode) };
+                let target = plan.file(name.as_bytes(), &copy.destination)?;
+                plan.write(writer)?;
+                let mut meta = Meta { mtime: Mtime::from_secs(*modified), ..Meta::new(Kind::File, FILE_MODE) };
+                rules.apply(&mut meta);
                 writer.put(&target, &meta, Content::Reader(&mut engine.store.blob_reader(digest)?))
             }
             Self::Tree { layer, name } => {
                 let view = View::new(engine.store.stack(&[*layer])?);
-                let selection = Source { view: &view, ignore: None, name: quote(name) }.select(&["/".to_owned()])?;
-                let request = copy::Request {
-                    view: &view,
-                    selection: &selection,
-                    destination: &place.copy.destination,
-                    owner: Some(owner),
-                    archive_owner: None,
-                    chmod: place.copy.chmod.as_ref(),
-                    archives: Archives::Copy,
-                };
-                copy::copy(writer, &request)
+                let wanted = Wanted { patterns: &["/".to_owned()], excludes: &copy.excludes, shape: Shape::Flat };
+                let selection = Source { view: &view, host: None, ignore: None, name: quote(name) }.select(&wanted)?;
+                let mut plan = Plan::new(&below, &view, rules);
+                selection.items.iter().try_for_each(|item| plan.item(item, &copy.destination))?;
+                plan.write(writer)
             }
         }
     }

@@ -3,6 +3,7 @@
 use crate::dockerfile;
 use crate::dockerfile::ast::{self, CopySource, Dockerfile, Instruction, Invocation, Kind, Mount, Security, Transfer};
 use crate::dockerfile::expand::{Expanded, Mode, expand};
+use crate::dockerfile::ignore::Ignore;
 use crate::error::{Error, Kind as ErrorKind, Result, hide_credentials, quote};
 use crate::oci::ImagePath;
 use crate::sandbox::Network;
@@ -12,6 +13,7 @@ use super::chmod::Chmod;
 use super::config_step::Change;
 use super::copy::{Archives, Destination};
 use super::remote::{self, Remote};
+use super::sources::Shape;
 use super::state::State;
 
 /// What an instruction comes to.
@@ -68,6 +70,23 @@ pub struct Copy {
     pub chmod: Option<Chmod>,
     /// ADD unpacks.
     pub archives: Archives,
+    /// `--exclude`, as written.
+    pub exclude_patterns: Vec<String>,
+    /// `--exclude`, all as one.
+    pub excludes: Ignore,
+    /// `--parents`.
+    pub shape: Shape,
+    /// `--link`.
+    pub link: Link,
+}
+
+/// What a COPY's layer depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// On the layers below: links in the destination are followed, what is there stays what it is.
+    Placed,
+    /// `--link`: on nothing but what is copied.
+    Linked,
 }
 
 /// What resolving depends on besides the instruction.
@@ -169,7 +188,8 @@ impl Resolver<'_> {
             );
         }
         // An empty name is the context (BuildKit).
-        let copy = self.transfer(&copy.transfer, copy.from.clone().filter(|from| !from.is_empty()), Archives::Copy)?;
+        let shape = if copy.parents { Shape::Parents } else { Shape::Flat };
+        let copy = Copy { shape, ..self.transfer(&copy.transfer, copy.from.clone().filter(|from| !from.is_empty()), Archives::Copy)? };
         if let Some(url) = copy.sources.iter().find(|source| remote::is_web(source)) {
             return Err(Error::input(format!("COPY can't download {}", quote(hide_credentials(url)))).hint("ADD can"));
         }
@@ -217,7 +237,12 @@ impl Resolver<'_> {
         let chown = transfer.chown.as_deref().map(|chown| self.word(chown)).transpose()?.filter(|chown| !chown.is_empty());
         let chmod = transfer.chmod.as_deref().map(|chmod| self.word(chmod)).transpose()?.filter(|chmod| !chmod.is_empty());
         let chmod = chmod.as_deref().map(Chmod::parse).transpose()?;
-        Ok(Copy { sources, remotes: Vec::new(), inline, destination, from, chown, chmod, archives })
+        // With `--chmod` BuildKit copies as without `--link`, and Dockerfiles rely on links being followed then.
+        let link = if transfer.link && chmod.is_none() { Link::Linked } else { Link::Placed };
+        let exclude_patterns = self.words(&transfer.excludes)?;
+        let excludes = Ignore::from_patterns(exclude_patterns.iter().map(String::as_str))?;
+        let (remotes, shape) = (Vec::new(), Shape::Flat);
+        Ok(Copy { sources, remotes, inline, destination, from, chown, chmod, archives, exclude_patterns, excludes, shape, link })
     }
 
     fn expand(&self, text: &str, mode: Mode) -> Result<Expanded> {
@@ -239,25 +264,14 @@ impl Resolver<'_> {
 }
 
 /// Whether this version executes an instruction: asked of all before the first is executed, since nothing is ignored in silence and
-/// nobody should wait for a long step to hear it. `COPY --link` is a copy like any other here: its layer never depends on those below
-/// but by the links in the destination's path.
+/// nobody should wait for a long step to hear it.
 pub fn check_supported(instruction: &Instruction) -> Result<()> {
-    let transfer = |transfer: &Transfer| [("--exclude", !transfer.excludes.is_empty())];
-    let mut missing: Vec<(&str, bool)> = Vec::new();
     match &instruction.kind {
-        Kind::Run(run) => check_privileges(run)?,
-        Kind::Copy(copy) => {
-            check_destination(&copy.transfer)?;
-            missing.push(("COPY --parents", copy.parents));
-            missing.extend(transfer(&copy.transfer));
-        }
-        Kind::Add(add) => {
-            check_destination(&add.transfer)?;
-            missing.extend(transfer(&add.transfer));
-        }
-        _ => {}
+        Kind::Run(run) => check_privileges(run),
+        Kind::Copy(copy) => check_destination(&copy.transfer),
+        Kind::Add(add) => check_destination(&add.transfer),
+        _ => Ok(()),
     }
-    missing.into_iter().find(|(_, given)| *given).map_or(Ok(()), |(what, _)| Err(unsupported(what)))
 }
 
 /// What nobody without privileges can give. A device that is not required may be missing (BuildKit), so only required ones are errors.
@@ -305,10 +319,4 @@ pub fn run_history(state: &State, command: &Command) -> String {
         None => command.argv.join(" "),
     });
     line
-}
-
-/// What the grammar has and the engine not yet.
-fn unsupported(what: &str) -> Error {
-    Error::with_kind(ErrorKind::Unsupported, format!("{what} is not executed yet"))
-        .hint("leave it out, or do the same by other instructions: this version stops rather than make a wrong image in silence")
 }

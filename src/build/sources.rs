@@ -1,60 +1,105 @@
-//! What a COPY or ADD reads: wildcards, `.dockerignore`, and the content digest that enters the cache key.
+//! What a COPY or ADD reads: names, wildcards, `--parents`, `--exclude`, `.dockerignore`.
 //!
 //! The build context and an image's tree are both [`View`]s, so both are selected, hashed and copied by the same code. A context's files have no
-//! override and so belong to root, as docker has it.
+//! override and so belong to root, as docker has it. A context is listed by several threads, and its files' extended attributes are read
+//! when their content is.
+
+use std::path::Path;
 
 use crate::dockerfile::glob::Glob;
 use crate::dockerfile::ignore::Ignore;
 use crate::error::{Error, Kind, Result, nearest, quote};
-use crate::oci::{Digest, ImagePath};
-use crate::rootfs::meta;
+use crate::oci::ImagePath;
+use crate::rootfs::meta::{self, Meta, Mtime};
+use crate::rootfs::scan::{self, Selection as Choice, scan};
 use crate::rootfs::view::{Follow, Node, View};
 
-use super::key::Key;
+use super::filter::{Filter, State};
+use super::selection::{Entry, Item, Role, Selection};
 
 /// A tree to copy from.
 pub struct Source<'a> {
     /// The tree.
     pub view: &'a View,
+    /// The host directory that the tree is, for the build context.
+    pub host: Option<&'a Path>,
     /// `.dockerignore`, for the build context.
     pub ignore: Option<&'a Ignore>,
     /// "the build context", "stage `x`", "image `y`", for messages.
     pub name: String,
 }
 
-/// All that the patterns of one instruction selected, in a fixed order.
-#[derive(Default)]
-pub struct Selection {
-    /// One a match.
-    pub items: Vec<Item>,
+/// What is wanted of it.
+pub struct Wanted<'a> {
+    /// Names and patterns.
+    pub patterns: &'a [String],
+    /// `--exclude`.
+    pub excludes: &'a Ignore,
+    /// `--parents`.
+    pub shape: Shape,
 }
 
-/// One matched file or directory.
-pub struct Item {
-    /// The name it was matched by; what it is called in the destination directory.
-    pub name: Vec<u8>,
-    /// The file or directory itself, links followed.
-    pub node: Node,
-    /// For a directory: all below it, paths relative to it, parents first.
-    pub entries: Vec<(ImagePath, Node)>,
+/// Whether sources keep the directories they lie in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// They don't.
+    Flat,
+    /// `--parents`: they do, those after `/./` if that is in the pattern.
+    Parents,
 }
 
 impl Source<'_> {
-    /// Selects what `patterns` match (Go's `filepath.Match`). A plain name that does not exist is an error, a wildcard without match is not.
-    pub fn select(&self, patterns: &[String]) -> Result<Selection> {
+    /// Selects what the patterns match (Go's `filepath.Match`). A plain name that does not exist is an error, a wildcard without match is not.
+    pub fn select(&self, wanted: &Wanted<'_>) -> Result<Selection> {
         let mut selection = Selection::default();
-        for pattern in patterns {
-            for (name, path) in self.matches(pattern)? {
-                selection.items.push(self.gather(name, &path)?);
+        for pattern in wanted.patterns {
+            match wanted.shape {
+                Shape::Flat => self.select_flat(pattern, wanted.excludes, &mut selection)?,
+                Shape::Parents => self.select_parents(pattern, wanted.excludes, &mut selection)?,
             }
         }
         Ok(selection)
     }
 
+    fn select_flat(&self, pattern: &str, excludes: &Ignore, selection: &mut Selection) -> Result<()> {
+        let wildcard = Glob::is_wildcard(pattern);
+        for (name, path) in self.matches(pattern)? {
+            let item = self.gather(name, &path, excludes, None)?;
+            // What a wildcard matches is excluded as the reference has it; a file that is named is wanted.
+            if wildcard && item.own.node.meta.kind != meta::Kind::Directory && excludes.matches(&item.name) {
+                continue;
+            }
+            selection.items.push(item);
+        }
+        Ok(())
+    }
+
+    /// `--parents`: the pattern's matches below what stands before `/./`, else below the root, with all directories that lead to them.
+    fn select_parents(&self, pattern: &str, excludes: &Ignore, selection: &mut Selection) -> Result<()> {
+        let (above, inner) = pattern.split_once("/./").unwrap_or(("/", pattern));
+        let inner = ImagePath::clean(inner);
+        let text = String::from_utf8_lossy(inner.as_bytes()).into_owned();
+        let only = (!inner.is_root()).then(|| Ignore::of_pattern(&text)).transpose()?;
+        let named = !Glob::is_wildcard(above) && !Glob::is_wildcard(&text);
+        for (name, path) in self.matches(above)? {
+            let item = self.gather(name, &path, excludes, only.as_ref())?;
+            if item.own.node.meta.kind != meta::Kind::Directory {
+                let what = format!("{} is not a directory", quote(above));
+                return Err(Error::input(what).hint("what stands before `/./` is a directory that is left"));
+            }
+            if named && item.entries.is_empty() && excludes.is_empty() && !inner.is_root() {
+                let whole = path.resolve(inner.as_bytes());
+                return Err(self.missing(pattern, &whole).hint("`--parents` takes what is there itself, not what a link leads to"));
+            }
+            selection.items.push(item);
+        }
+        Ok(())
+    }
+
     /// Selects one file or directory by its plain name, as a mount does.
     pub fn select_one(&self, name: &str) -> Result<Item> {
         let (name, path) = self.named(name)?;
-        self.gather(name, &path)
+        self.gather(name, &path, &Ignore::default(), None)
     }
 
     fn named(&self, name: &str) -> Result<(Vec<u8>, ImagePath)> {
@@ -70,14 +115,43 @@ impl Source<'_> {
         Ok((clean.name().unwrap_or_default().to_vec(), path))
     }
 
+    /// What a name or pattern leads to: the name it is matched by, and where it lies with links followed.
     fn matches(&self, pattern: &str) -> Result<Vec<(Vec<u8>, ImagePath)>> {
         if !Glob::is_pattern(pattern) {
             return Ok(vec![self.named(pattern)?]);
         }
         let clean = ImagePath::clean(pattern);
+        let mut matches = Vec::new();
+        for path in self.wildcard_matches(&clean)? {
+            let name = path.name().unwrap_or_default().to_vec();
+            if self.ignored(&path)? {
+                continue;
+            }
+            let resolved = self.view.resolve(&path, Follow::Last)?;
+            if self.view.lookup(&resolved)?.is_none() {
+                return Err(self.missing(&String::from_utf8_lossy(path.as_bytes()), &path));
+            }
+            if !self.ignored(&resolved)? {
+                matches.push((name, resolved));
+            }
+        }
+        if matches.is_empty() && !Glob::is_wildcard(pattern) {
+            return Err(self.missing(pattern, &clean));
+        }
+        Ok(matches)
+    }
+
+    fn wildcard_matches(&self, pattern: &ImagePath) -> Result<Vec<ImagePath>> {
         let mut found = vec![ImagePath::root()];
-        for component in clean.components() {
-            let glob = Glob::new(&String::from_utf8_lossy(component))?;
+        let mut literal = true;
+        for component in pattern.components() {
+            let text = String::from_utf8_lossy(component);
+            literal &= !Glob::is_pattern(&text);
+            if literal {
+                found.iter_mut().for_each(|path| *path = path.child(component));
+                continue;
+            }
+            let glob = Glob::new(&text)?;
             let mut next = Vec::new();
             for directory in found {
                 let directory = self.view.resolve(&directory, Follow::Last)?;
@@ -89,15 +163,7 @@ impl Source<'_> {
             }
             found = next;
         }
-        let mut matches = Vec::new();
-        for path in found {
-            let name = path.name().unwrap_or_default().to_vec();
-            let resolved = self.view.resolve(&path, Follow::Last)?;
-            if self.view.lookup(&resolved)?.is_some() && !self.ignored(&path)? && !self.ignored(&resolved)? {
-                matches.push((name, resolved));
-            }
-        }
-        Ok(matches)
+        Ok(found)
     }
 
     /// Whether a path is excluded and nothing below it could be an exception.
@@ -136,82 +202,71 @@ impl Source<'_> {
         }
     }
 
-    fn gather(&self, name: Vec<u8>, path: &ImagePath) -> Result<Item> {
-        let node = self.view.lookup(path)?.ok_or_else(|| self.missing(&path.to_string(), path))?;
+    fn gather(&self, name: Vec<u8>, path: &ImagePath, excludes: &Ignore, only: Option<&Ignore>) -> Result<Item> {
+        let filter = Filter { top: path, ignore: self.ignore, excludes, only };
+        let mut entries = match self.host {
+            Some(host) => list_host(host, &filter)?,
+            None => self.list_view(&filter)?,
+        }
+        .into_iter();
+        let own = entries.next().ok_or_else(|| self.missing(&path.to_string(), path))?;
+        Ok(Item { name, own, entries: entries.collect() })
+    }
+
+    fn list_view(&self, filter: &Filter<'_>) -> Result<Vec<Entry>> {
+        let Some(top) = self.view.lookup(filter.top)? else { return Ok(Vec::new()) };
         let mut entries = Vec::new();
-        if node.meta.kind == meta::Kind::Directory {
-            let mut pending = Vec::new();
-            self.gather_below(&node, path, &mut pending, &mut entries)?;
+        // Directories that are taken only if something below them is, with their depth.
+        let mut waiting: Vec<(usize, Entry)> = Vec::new();
+        let mut open: Vec<(std::vec::IntoIter<Node>, State)> = Vec::new();
+        if top.meta.kind == meta::Kind::Directory {
+            open.push((self.view.read_dir(&top.path)?.into_iter(), filter.start()));
         }
-        Ok(Item { name, node, entries })
-    }
-
-    /// Appends all below `directory`. `pending` holds excluded directories that exist only if an exception below them does.
-    fn gather_below(
-        &self,
-        directory: &Node,
-        top: &ImagePath,
-        pending: &mut Vec<(ImagePath, Node)>,
-        entries: &mut Vec<(ImagePath, Node)>,
-    ) -> Result<()> {
-        for node in self.view.read_dir(&directory.path)? {
-            let relative = node.path.strip_prefix(top).unwrap_or_default();
-            let is_directory = node.meta.kind == meta::Kind::Directory;
-            let excluded = match self.ignore {
-                Some(ignore) => ignore.matches(node.path.as_bytes()),
-                None => false,
+        entries.push(Entry::of_image(top, Role::Own));
+        while let Some((nodes, state)) = open.last_mut() {
+            let Some(node) = nodes.next() else {
+                open.pop();
+                waiting.pop_if(|(depth, _)| *depth == open.len());
+                continue;
             };
-            if excluded && (!is_directory || self.ignore.is_some_and(|ignore| ignore.can_skip(node.path.as_bytes()))) {
-                continue;
-            }
-            if excluded {
-                pending.push((relative.clone(), node.clone()));
-                self.gather_below(&node, top, pending, entries)?;
-                // Still there: nothing below was an exception.
-                if pending.last().is_some_and(|(path, _)| *path == relative) {
-                    pending.pop();
+            let (choice, state) = filter.decide(&node.path, node.meta.kind, state);
+            let directory = node.meta.kind == meta::Kind::Directory;
+            let inside = (directory && choice != Choice::Skip).then(|| self.view.read_dir(&node.path)).transpose()?;
+            let entry = Entry::of_image(node, role(choice));
+            match choice {
+                Choice::Take => {
+                    entries.extend(waiting.drain(..).map(|(_, entry)| entry));
+                    entries.push(entry);
                 }
-                continue;
+                Choice::IfNeeded | Choice::Way if directory => waiting.push((open.len(), entry)),
+                _ => {}
             }
-            entries.append(pending);
-            entries.push((relative, node.clone()));
-            if is_directory {
-                self.gather_below(&node, top, pending, entries)?;
-            }
+            open.extend(inside.map(|nodes| (nodes.into_iter(), state)));
         }
-        Ok(())
+        Ok(entries)
     }
 }
 
-impl Selection {
-    /// Digests names, types, modes, owners, links, extended attributes and contents; not times.
-    ///
-    /// `content` gives a file's digest; it remembers what it has read.
-    pub fn digest(&self, view: &View, content: &mut dyn FnMut(&Node) -> Result<Digest>) -> Result<Digest> {
-        let mut key = Key::new(&Digest::of("selection"), "files");
-        for item in &self.items {
-            key.field(&item.name);
-            add_node(&mut key, view, &item.node, content)?;
-            for (path, node) in &item.entries {
-                key.field(path.as_bytes());
-                add_node(&mut key, view, node, content)?;
-            }
-            key.number(item.entries.len() as u64);
-        }
-        Ok(key.finish())
-    }
+fn role(choice: Choice) -> Role {
+    if choice == Choice::Way { Role::Way } else { Role::Own }
 }
 
-fn add_node(key: &mut Key, view: &View, node: &Node, content: &mut dyn FnMut(&Node) -> Result<Digest>) -> Result<()> {
-    let found = &node.meta;
-    key.field(format!("{:?} {:o} {}:{}", found.kind, found.mode, found.uid, found.gid));
-    for (name, value) in &found.xattrs {
-        key.field(name).field(value);
-    }
-    match found.kind {
-        meta::Kind::File => key.field(content(node)?.bytes()),
-        meta::Kind::Symlink => key.field(view.read_link(node)?),
-        _ => key,
+fn list_host(host: &Path, filter: &Filter<'_>) -> Result<Vec<Entry>> {
+    let decide = |path: &ImagePath, kind, state: &State| filter.decide(path, kind, state);
+    let listed = scan(host, filter.top, filter.start(), &decide)?;
+    Ok(listed.into_iter().map(|(source, choice)| host_entry(source, role(choice))).collect())
+}
+
+fn host_entry(mut source: scan::Source, role: Role) -> Entry {
+    let meta = match source.special.take() {
+        Some(special) => *special,
+        None => {
+            let sized = matches!(source.kind, meta::Kind::File | meta::Kind::Symlink);
+            let mtime = Mtime { secs: source.mtime.0, nanos: source.mtime.1 };
+            Meta { mtime, size: if sized { source.size } else { 0 }, ..Meta::new(source.kind, source.mode) }
+        }
     };
-    Ok(())
+    let link = (source.nlink > 1 && source.kind != meta::Kind::Directory).then_some((source.dev, source.ino));
+    let node = Node { path: source.path.clone(), layer: 0, meta, link };
+    Entry { node, listed: Some(source), role, digest: None }
 }

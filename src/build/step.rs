@@ -5,21 +5,18 @@ use std::time::Instant;
 use crate::dockerfile::ast::Instruction;
 use crate::error::{Error, Result, hide_credentials, quote};
 use crate::event::{Event, Outcome, next_id};
-use crate::oci::{Digest, ImagePath};
-use crate::rootfs::meta::{Kind, Meta, Mtime};
+use crate::oci::ImagePath;
+use crate::rootfs::meta::Kind;
 use crate::rootfs::view::{Follow, View};
-use crate::rootfs::writer::{Content, LayerWriter};
+use crate::rootfs::writer::LayerWriter;
 
 use super::cache::Made;
-use super::copy;
 use super::engine::Engine;
 use super::key::Key;
 use super::mounts::Mounts;
 use super::passwd::Accounts;
 use super::plan::{Stage, find_stage, locate};
-use super::remote::{self, Fetched};
-use super::resolve::{self, Action, Copy, Resolver};
-use super::sources::Selection;
+use super::resolve::{self, Action, Resolver};
 use super::state::{Certainty, State};
 use super::{Execution, config_step, run};
 
@@ -135,69 +132,4 @@ impl Engine<'_> {
             draft.commit_packed().map(Some)
         })
     }
-
-    fn copy(&self, stage: &Stage<'_>, state: &State, copy: &Copy, id: u64) -> Result<Made> {
-        let view = View::new(self.store.stack(&state.stack())?);
-        let chown = copy.chown.as_deref().map(|owner| Accounts::of(&view)?.owner(owner)).transpose()?;
-        let (source_view, selection, content) = self.select(stage, copy)?;
-        let fetched = remote::fetch(self, &copy.remotes)?;
-        let mut key = Key::new(&state.chain(), "COPY");
-        key.field(content.bytes()).field(copy.destination.key());
-        key.field(format!("{chown:?} {:?} {:?}", copy.chmod, copy.archives));
-        key.list(copy.inline.iter().flat_map(|(name, text)| [name, text]));
-        if !fetched.is_empty() {
-            key.list(fetched.iter().map(Fetched::key));
-        }
-        // Files of contexts belong to root, whoever owns them where they are.
-        let of_context = match copy.from.as_deref() {
-            Some(from) => self.named_tree(from)?.is_some(),
-            None => true,
-        };
-        let default_owner = of_context.then_some((0, 0));
-        let owner = chown.or(default_owner);
-        self.cached(Some(id), key.finish(), |engine| {
-            let draft = engine.store.draft()?;
-            let mut writer = LayerWriter::create(draft.path(), view)?.with_times(engine.request.times);
-            if let Some(source_view) = &source_view {
-                let request = copy::Request {
-                    view: source_view,
-                    selection: &selection,
-                    destination: &copy.destination,
-                    owner,
-                    archive_owner: chown,
-                    chmod: copy.chmod.as_ref(),
-                    archives: copy.archives,
-                };
-                copy::copy(&mut writer, &request)?;
-            }
-            let place = remote::Place { copy, chown };
-            fetched.iter().try_for_each(|fetched| fetched.write(engine, &mut writer, &place))?;
-            let now = engine.request.times.epoch().unwrap_or_else(|| jiff::Timestamp::now().as_second());
-            write_inline(&mut writer, copy, owner.unwrap_or_default(), Mtime::from_secs(now))?;
-            let written = writer.finish()?;
-            if written.empty { Ok(None) } else { draft.commit_packed().map(Some) }
-        })
-    }
-
-    /// What a COPY reads, and its content as one digest.
-    fn select(&self, stage: &Stage<'_>, copy: &Copy) -> Result<(Option<View>, Selection, Digest)> {
-        if copy.sources.is_empty() {
-            return Ok((None, Selection::default(), Digest::of("")));
-        }
-        let origin = self.origin(stage, copy.from.as_deref())?;
-        let selection = origin.source().select(&copy.sources)?;
-        let digest = self.content(&origin, &selection, &copy.sources)?;
-        Ok((Some(origin.view), selection, digest))
-    }
-}
-
-/// The files given in the Dockerfile itself.
-fn write_inline(writer: &mut LayerWriter, copy: &Copy, (uid, gid): (u32, u32), mtime: Mtime) -> Result<()> {
-    for (name, text) in &copy.inline {
-        let target = copy.destination.place(writer, name.as_bytes(), (uid, gid))?;
-        let mode = copy.chmod.as_ref().map_or(0o644, |chmod| chmod.apply(0o644, false));
-        let meta = Meta { uid, gid, mtime, ..Meta::new(Kind::File, mode) };
-        writer.put(&target, &meta, Content::Bytes(text.as_bytes()))?;
-    }
-    Ok(())
 }

@@ -42,9 +42,22 @@ impl Glob {
         Ok(Self { elements })
     }
 
-    /// Whether a text holds characters that make a pattern of it.
+    /// Whether a text holds characters that make a pattern of it, if only a `\` that makes a name of one.
     pub fn is_pattern(text: &str) -> bool {
         text.contains(['*', '?', '[', '\\'])
+    }
+
+    /// Whether a text is a pattern that several names may match.
+    pub fn is_wildcard(text: &str) -> bool {
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                '*' | '?' | '[' => return true,
+                '\\' => drop(chars.next()),
+                _ => {}
+            }
+        }
+        false
     }
 
     /// Whether the whole of `text` matches.

@@ -79,6 +79,20 @@ impl Ignore {
         Ok(ignore)
     }
 
+    /// Takes one pattern as it is: a `!` in front means nothing special. What it matches is said to be left out, whatever it stands for.
+    pub fn of_pattern(pattern: &str) -> Result<Self> {
+        match pattern.strip_prefix('!') {
+            Some(rest) => Self::from_patterns([format!("\\!{rest}").as_str()]),
+            None => Self::from_patterns([pattern]),
+        }
+    }
+
+    /// Whether some pattern may match below a directory; says yes where that is not sure.
+    pub fn may_match_below(&self, directory: impl AsRef<[u8]>) -> bool {
+        let directory = directory.as_ref();
+        self.patterns.iter().any(|pattern| pattern.may_match_below(directory))
+    }
+
     /// Whether nothing is left out.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()

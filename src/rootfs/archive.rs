@@ -12,8 +12,8 @@ use tar_core::{EntryType, PaxExtensions};
 use super::meta::{Kind, Meta, Mtime};
 use crate::error::{Error, Kind as ErrorKind, Result, from_io, quote};
 
-/// The longest name taken; the kernel takes no longer path (PATH_MAX with its final NUL).
-const MAX_PATH: u32 = 4095;
+/// The longest name taken.
+const MAX_PATH: u32 = super::assemble::MAX_PATH as u32;
 
 /// An entry's header.
 #[derive(Debug)]

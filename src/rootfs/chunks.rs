@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 /// Large enough that waking the other thread costs nothing against filling it; small enough to stay in the cache.
-const CHUNK: usize = 256 << 10;
+pub(super) const CHUNK: usize = 256 << 10;
 const IN_FLIGHT: usize = 4;
 
 /// Makes a pipe.
@@ -51,6 +51,13 @@ impl ChunkWriter {
             self.current.reserve_exact(CHUNK);
         }
         Ok(&mut self.current)
+    }
+
+    /// Sends a whole buffer after what was written so far; gives back an empty one if there is one.
+    pub fn send(&mut self, buffer: Vec<u8>) -> io::Result<Option<Vec<u8>>> {
+        self.flush()?;
+        self.full.send(Ok(buffer)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(self.used.try_recv().ok())
     }
 
     /// How many bytes [`Self::room`] takes before it is full.

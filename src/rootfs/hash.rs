@@ -11,19 +11,24 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use super::meta::Kind;
-use super::scan::{Source, source, trouble};
+use super::entry;
+use super::meta::{Kind, Meta};
+use super::record::Record;
+use super::scan::{Source, source};
 use crate::error::{IoContext, Result};
-use crate::oci::{Digest, Hasher, ImagePath};
-use crate::sys::fs;
+use crate::oci::{Digest, Hasher};
+use crate::sys::fs::xattr::Target;
+use crate::sys::fs::{self, FileStat};
 
 const MAGIC: &[u8] = b"rootling hashes 1\n";
 const RECORD: usize = 52;
@@ -83,85 +88,41 @@ impl Hashes {
         std::fs::rename(&unfinished, &self.file).doing("write", &self.file)
     }
 
-    /// The digest of a regular file's content, read only if it is not remembered.
+    /// What is remembered of a regular file that has not changed.
+    pub fn recall(&self, root: &Path, listed: &Source) -> Option<Digest> {
+        self.find(&key(root, listed))
+    }
+
+    /// The digest of a regular file's content, read only if it is not remembered. Extended attributes that count are part of it.
     pub fn hash_file(&self, root: &Path, listed: &Source) -> Result<Digest> {
-        let key = key(root, listed);
-        if let Some(found) = self.recall(&key) {
+        if let Some(found) = self.recall(root, listed) {
             return Ok(found);
         }
         let path = root.join(listed.path.as_relative());
-        let mut file = File::open(&path).doing("open", &path)?;
-        let digest = digest(&mut file).doing("read", &path)?;
-        let now = source(listed.path.clone(), &fs::stat_fd(&file).doing("read", &path)?);
-        if now == *listed && is_settled(listed) {
-            self.known().insert(key, Remembered { digest, day: today() });
-            self.changed.store(true, Ordering::Relaxed);
-        }
+        let file = open(&path).doing("open", &path)?;
+        let mut hasher = Hasher::new();
+        read_all(&file, |bytes| hasher.update(bytes)).doing("read", &path)?;
+        let stat = fs::stat_fd(&file).doing("read", &path)?;
+        let meta = entry::read(Target::Fd(file.as_fd()), &stat, &Record::default(), &listed.path)?.meta;
+        let digest = with_attributes(hasher.finish(), &meta, &stat);
+        self.remember(root, listed, &source(listed.path.clone(), &stat), digest);
         Ok(digest)
     }
 
-    /// The digest of entries listed by [`super::scan::scan`]: their paths below `from`, types, modes, contents and symlink targets; not owners, not times.
-    ///
-    /// A single file has the same digest whatever its name. Contents are hashed on several threads.
-    pub fn hash_tree(&self, root: &Path, from: &ImagePath, sources: &[Source]) -> Result<Digest> {
-        let contents = self.contents(root, sources)?;
-        let mut hasher = Hasher::new();
-        for (source, content) in sources.iter().zip(contents) {
-            let below = source.path.strip_prefix(from).unwrap_or_else(|| source.path.clone());
-            hasher.update(&(below.as_bytes().len() as u64).to_le_bytes());
-            hasher.update(below.as_bytes());
-            hasher.update(format!("{:?} {:o} ", source.kind, source.mode).as_bytes());
-            hasher.update(content.bytes());
-        }
-        Ok(hasher.finish())
-    }
-
-    fn contents(&self, root: &Path, sources: &[Source]) -> Result<Vec<Digest>> {
-        let next = AtomicUsize::new(0);
-        let results = Mutex::new(vec![Digest::from_bytes([0; 32]); sources.len()]);
-        let error = Mutex::new(None);
-        let run = || {
-            loop {
-                let start = next.fetch_add(GROUP, Ordering::Relaxed);
-                let Some(group) = sources.get(start..sources.len().min(start.saturating_add(GROUP))).filter(|group| !group.is_empty())
-                else {
-                    return;
-                };
-                match group.iter().map(|source| self.content(root, source)).collect::<Result<Vec<_>>>() {
-                    Ok(digests) => lock(&results)[start..start + digests.len()].copy_from_slice(&digests),
-                    Err(e) => {
-                        lock(&error).get_or_insert(e);
-                        next.store(sources.len(), Ordering::Relaxed);
-                    }
-                }
-            }
-        };
-        let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get).min(sources.len().div_ceil(GROUP));
-        thread::scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(run);
-            }
-            run();
-        });
-        match lock(&error).take() {
-            Some(e) => Err(e),
-            None => Ok(std::mem::take(&mut *lock(&results))),
+    /// Remembers the digest of a file that was listed and then read, if it is still the same and has settled.
+    pub fn remember(&self, root: &Path, listed: &Source, now: &Source, digest: Digest) {
+        if now == listed && is_settled(listed) {
+            self.known().insert(key(root, listed), Remembered { digest, day: today() });
+            self.changed.store(true, Ordering::Relaxed);
         }
     }
 
-    fn content(&self, root: &Path, source: &Source) -> Result<Digest> {
-        match source.kind {
-            Kind::File => self.hash_file(root, source),
-            Kind::Symlink => {
-                let path = root.join(source.path.as_relative());
-                let target = std::fs::read_link(&path).map_err(|e| trouble(root, &source.path, e))?;
-                Ok(Digest::of(target.as_os_str().as_bytes()))
-            }
-            _ => Ok(Digest::of(b"")),
-        }
+    /// The digests of regular files, those that must be read being read by several threads.
+    pub fn hash_files(&self, root: &Path, files: &[&Source]) -> Result<Vec<Digest>> {
+        in_parallel(files.len(), GROUP, |at| self.hash_file(root, files[at]))
     }
 
-    fn recall(&self, key: &Key) -> Option<Digest> {
+    fn find(&self, key: &Key) -> Option<Digest> {
         let mut known = self.known();
         let found = known.get_mut(key)?;
         // Written down once a week, not with each use: an unchanged memory is not saved.
@@ -214,17 +175,81 @@ fn is_settled(source: &Source) -> bool {
     SystemTime::now().duration_since(changed).is_ok_and(|age| age >= SETTLED)
 }
 
-fn digest(file: &mut File) -> io::Result<Digest> {
+/// The digest that stands for a file in cache keys: that of its content, and of the attributes that are part of an image's file and that
+/// the listing did not show.
+pub(super) fn with_attributes(content: Digest, meta: &Meta, stat: &FileStat) -> Digest {
+    if meta.xattrs.is_empty() && (meta.kind, meta.uid, meta.gid, meta.mode) == (Kind::File, 0, 0, stat.permissions()) {
+        return content;
+    }
     let mut hasher = Hasher::new();
+    hasher.update(content.bytes());
+    hasher.update(format!("{:?} {:o} {}:{}", meta.kind, meta.mode, meta.uid, meta.gid).as_bytes());
+    for (name, value) in &meta.xattrs {
+        for field in [name, value] {
+            hasher.update(&(field.len() as u64).to_le_bytes());
+            hasher.update(field);
+        }
+    }
+    hasher.finish()
+}
+
+/// Opens a file for reading without waiting for anybody: it may have become a FIFO since it was listed.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no regular file any more")),
+    }
+}
+
+/// Hands on a file's content from where it stands to its end.
+pub(super) fn read_all(mut file: &File, mut take: impl FnMut(&[u8])) -> io::Result<()> {
     let mut buffer = vec![0; 128 << 10];
     loop {
         match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(n) => hasher.write_all(&buffer[..n])?,
+            Ok(0) => return Ok(()),
+            Ok(n) => take(&buffer[..n]),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
     }
+}
+
+/// Works on the numbers below `count`, in groups that go to several threads; results in order. The first error ends it.
+pub fn in_parallel<T: Send + Clone>(count: usize, group: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<Option<T>>> = Mutex::new(vec![None; count]);
+    let error = Mutex::new(None);
+    let run = || {
+        loop {
+            let start = next.fetch_add(group, Ordering::Relaxed);
+            if start >= count {
+                return;
+            }
+            match (start..count.min(start + group)).map(&work).collect::<Result<Vec<_>>>() {
+                Ok(done) => {
+                    let mut results = lock(&results);
+                    done.into_iter().enumerate().for_each(|(at, result)| results[start + at] = Some(result));
+                }
+                Err(e) => {
+                    lock(&error).get_or_insert(e);
+                    next.store(count, Ordering::Relaxed);
+                }
+            }
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get).min(count.div_ceil(group));
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(run);
+        }
+        run();
+    });
+    if let Some(e) = lock(&error).take() {
+        return Err(e);
+    }
+    Ok(std::mem::take(&mut *lock(&results)).into_iter().flatten().collect())
 }
 
 fn today() -> u32 {

@@ -14,6 +14,7 @@
 //!
 //! Symlinks and FIFOs can't hold user xattrs: their overrides are in the record.
 
+pub mod assemble;
 pub mod compress;
 pub mod extract;
 pub mod hash;
@@ -31,6 +32,7 @@ pub mod writer;
 
 mod archive;
 mod chunks;
+mod copier;
 mod entry;
 mod gzip;
 mod native;

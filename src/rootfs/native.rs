@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::meta::{self, Kind, Meta, Mtime, OPAQUE_XATTR, OVERRIDE_XATTR};
+use super::meta::{self, Kind, Meta, Mtime, OPAQUE_XATTR, OVERRIDE_XATTR, Override};
 use super::record::Record;
 use crate::error::{Error, IoContext, Kind as ErrorKind, Result, quote};
 use crate::oci::ImagePath;
@@ -236,13 +236,27 @@ impl NativeTree {
     }
 
     fn finish_file(&mut self, file: &File, path: &ImagePath, meta: &Meta) -> Result<()> {
-        self.set_xattrs(Target::Fd(file.as_fd()), path, meta)?;
-        let mode = meta.native_mode();
-        // Creating has set the mode already unless the umask took something; set-user-ID doesn't survive writing.
-        if mode & 0o7000 != 0 || self.umask.is_none_or(|umask| mode & umask != 0) {
-            fs::set_mode(file, mode).map_err(|e| trouble("set the mode of", path.as_bytes(), e))?;
+        let unkept = finish_file(file, path, meta, self.umask)?;
+        self.keep(path, unkept);
+        Ok(())
+    }
+
+    /// What the process' umask takes from the modes of new files.
+    pub fn umask(&self) -> Option<u32> {
+        self.umask
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> &Arc<OwnedFd> {
+        &self.root
+    }
+
+    /// Takes note of what the file system did not take.
+    pub fn keep(&mut self, path: &ImagePath, unkept: Unkept) {
+        self.lost_xattrs += unkept.lost_xattrs;
+        if let Some(over) = unkept.over {
+            self.record_mut().overrides.insert(path.clone(), over);
         }
-        fs::set_mtime(file, time(meta.mtime)).map_err(|e| trouble("set the time of", path.as_bytes(), e))
     }
 
     /// Makes a symlink, replacing what is there.
@@ -341,19 +355,8 @@ impl NativeTree {
     }
 
     fn set_xattrs(&mut self, target: Target<'_>, path: &ImagePath, meta: &Meta) -> Result<()> {
-        if let Some(over) = meta.needed_override() {
-            match xattr::set(target, OVERRIDE_XATTR.as_bytes(), over.to_string().as_bytes()) {
-                Err(e) if xattr::is_unsupported(&e) => drop(self.record_mut().overrides.insert(path.clone(), over)),
-                set => set.map_err(|e| trouble("record the owner of", path.as_bytes(), e))?,
-            }
-        }
-        for (name, value) in &meta.xattrs {
-            let Some(host_name) = meta::host_xattr_name(name) else { continue };
-            match xattr::set(target, &host_name, value) {
-                Err(e) if xattr::is_unsupported(&e) => self.lost_xattrs += 1,
-                set => set.map_err(|e| trouble(&format!("store the extended attribute {} of", quote(name)), path.as_bytes(), e))?,
-            }
-        }
+        let unkept = set_xattrs(target, path, meta)?;
+        self.keep(path, unkept);
         Ok(())
     }
 
@@ -379,6 +382,44 @@ struct Level {
 pub(super) struct Finished {
     pub record: Arc<Record>,
     pub lost_xattrs: u64,
+}
+
+/// What the file system did not take of an entry's attributes.
+#[derive(Debug, Default)]
+pub(super) struct Unkept {
+    /// It holds no user xattrs, so the record must hold this.
+    pub over: Option<Override>,
+    pub lost_xattrs: u64,
+}
+
+/// Gives a file that is written its attributes. May be called from any thread.
+pub(super) fn finish_file(file: &File, path: &ImagePath, meta: &Meta, umask: Option<u32>) -> Result<Unkept> {
+    let unkept = set_xattrs(Target::Fd(file.as_fd()), path, meta)?;
+    let mode = meta.native_mode();
+    // Creating has set the mode already unless the umask took something; set-user-ID doesn't survive writing.
+    if mode & 0o7000 != 0 || umask.is_none_or(|umask| mode & umask != 0) {
+        fs::set_mode(file, mode).map_err(|e| trouble("set the mode of", path.as_bytes(), e))?;
+    }
+    fs::set_mtime(file, time(meta.mtime)).map_err(|e| trouble("set the time of", path.as_bytes(), e))?;
+    Ok(unkept)
+}
+
+fn set_xattrs(target: Target<'_>, path: &ImagePath, meta: &Meta) -> Result<Unkept> {
+    let mut unkept = Unkept::default();
+    if let Some(over) = meta.needed_override() {
+        match xattr::set(target, OVERRIDE_XATTR.as_bytes(), over.to_string().as_bytes()) {
+            Err(e) if xattr::is_unsupported(&e) => unkept.over = Some(over),
+            set => set.map_err(|e| trouble("record the owner of", path.as_bytes(), e))?,
+        }
+    }
+    for (name, value) in &meta.xattrs {
+        let Some(host_name) = meta::host_xattr_name(name) else { continue };
+        match xattr::set(target, &host_name, value) {
+            Err(e) if xattr::is_unsupported(&e) => unkept.lost_xattrs += 1,
+            set => set.map_err(|e| trouble(&format!("store the extended attribute {} of", quote(name)), path.as_bytes(), e))?,
+        }
+    }
+    Ok(unkept)
 }
 
 fn time(mtime: Mtime) -> (i64, u32) {

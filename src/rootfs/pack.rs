@@ -63,7 +63,7 @@ pub fn pack_view(view: &View, out: impl Write) -> Result<Packed> {
 }
 
 /// Runs a packer on a thread of its own and writes what it makes.
-fn piped(mut out: impl Write, packer: impl FnOnce(TarWriter) -> Result<Packed> + Send) -> Result<Packed> {
+pub(super) fn piped(mut out: impl Write, packer: impl FnOnce(TarWriter) -> Result<Packed> + Send) -> Result<Packed> {
     thread::scope(|scope| {
         let (writer, mut reader): (ChunkWriter, _) = pipe();
         let worker = scope.spawn(move || packer(TarWriter::new(writer)));
@@ -76,11 +76,11 @@ fn piped(mut out: impl Write, packer: impl FnOnce(TarWriter) -> Result<Packed> +
     })
 }
 
-fn header(tar: &mut TarWriter, path: &ImagePath, meta: &Meta, body: &Body<'_>) -> Result<()> {
+pub(super) fn header(tar: &mut TarWriter, path: &ImagePath, meta: &Meta, body: &Body<'_>) -> Result<()> {
     tar.header(&tar_name(path, meta.kind), meta, body).map_err(|e| trouble("pack", path, e))
 }
 
-fn finish(tar: TarWriter) -> Result<Packed> {
+pub(super) fn finish(tar: TarWriter) -> Result<Packed> {
     let (bytes, entries) = tar.finish().map_err(|e| from_io(|| "can't write the archive".into(), e))?;
     Ok(Packed { bytes, entries })
 }
@@ -220,6 +220,6 @@ impl LayerPacker<'_> {
     }
 }
 
-fn trouble(verb: &str, path: &ImagePath, cause: io::Error) -> Error {
+pub(super) fn trouble(verb: &str, path: &ImagePath, cause: io::Error) -> Error {
     from_io(|| format!("can't {verb} {}", quote(path.to_string())), cause)
 }

@@ -104,6 +104,23 @@ impl TarWriter {
         self.pad(size)
     }
 
+    /// Writes a file's whole content.
+    pub fn content_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write(bytes)?;
+        self.pad(bytes.len() as u64)
+    }
+
+    /// Writes a large part of a file's content; gives back an empty buffer for another if there is one. [`Self::content_end`] must follow.
+    pub fn content_piece(&mut self, piece: Vec<u8>) -> io::Result<Option<Vec<u8>>> {
+        self.bytes += piece.len() as u64;
+        self.out.send(piece)
+    }
+
+    /// Ends a content of `size` bytes that was written in pieces.
+    pub fn content_end(&mut self, size: u64) -> io::Result<()> {
+        self.pad(size)
+    }
+
     /// Writes the end mark.
     pub fn finish(mut self) -> io::Result<(u64, u64)> {
         self.write(&[0; 2 * BLOCK as usize])?;

@@ -150,7 +150,7 @@ impl Unpacker {
 }
 
 /// What [`follow`] met on its way.
-pub(super) enum Met {
+pub enum Met {
     /// Go on in it.
     Directory,
     /// Go on where it points.

@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::entry;
 use super::meta::{Kind, Meta};
 use super::record::Record;
-use super::unpack::{Met, follow};
+pub use super::unpack::Met;
+use super::unpack::follow;
 use crate::error::{Error, IoContext, Kind as ErrorKind, Result, quote};
 use crate::oci::ImagePath;
 use crate::sys::fs::xattr::{self, Target};
@@ -98,7 +99,20 @@ impl View {
 
     /// Follows symlinks as inside the root, `..` never leaving it. What is missing stays as written.
     pub fn resolve(&self, path: &ImagePath, follow_last: Follow) -> Result<ImagePath> {
+        self.resolve_under(path, follow_last, &|_| Ok(None))
+    }
+
+    /// The same with something laid over the tree: what `over` knows of a path counts instead.
+    pub fn resolve_under(
+        &self,
+        path: &ImagePath,
+        follow_last: Follow,
+        over: &dyn Fn(&ImagePath) -> Result<Option<Met>>,
+    ) -> Result<ImagePath> {
         let look = |path: &ImagePath| {
+            if let Some(met) = over(path)? {
+                return Ok(met);
+            }
             let parent = self.merged(&path.parent().unwrap_or_default())?;
             Ok(match self.find(path, &parent)? {
                 None => Met::Nothing,
@@ -204,8 +218,9 @@ impl View {
         Ok(cell.get().ok_or_else(|| Error::new("a layer's root is not open"))?.as_fd())
     }
 
-    fn open_dir(&self, path: &ImagePath, layer: usize) -> Result<OwnedFd> {
-        fs::open_dir(self.root(layer)?, path.as_relative()).map_err(|e| trouble("open", path, e))
+    /// Opens a directory of one layer.
+    pub(super) fn open_dir(&self, path: &ImagePath, layer: usize) -> Result<OwnedFd> {
+        fs::open_dir_below(self.root(layer)?, path.as_bytes()).map_err(|e| trouble("open", path, e))
     }
 
     fn link_target(&self, path: &ImagePath, layer: usize) -> Result<Vec<u8>> {

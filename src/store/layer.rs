@@ -191,6 +191,11 @@ impl Draft {
         self.put(LayerFile { diff_id, size, origin: Origin::Packed, boot: Some(this_boot().to_owned()) })
     }
 
+    /// Makes it a layer whose tar was digested while it was made, which gave the same as packing it does.
+    pub fn commit_digested(self, diff_id: DiffId, size: u64) -> Result<Layer> {
+        self.put(LayerFile { diff_id, size, origin: Origin::Packed, boot: Some(this_boot().to_owned()) })
+    }
+
     fn put(mut self, file: LayerFile) -> Result<Layer> {
         let (diff_id, origin) = (file.diff_id, file.origin);
         let bytes = serde_json::to_vec(&file).expect("a layer file has only string keys");

@@ -10,18 +10,18 @@ use crate::dockerfile::ast;
 use crate::error::{Error, IoContext, Result, quote};
 use crate::oci::{Digest, ImagePath};
 use crate::rootemu::Override;
-use crate::rootfs::meta::{Kind, Meta};
+use crate::rootfs::meta::{Kind, Meta, Mtime, Times};
 use crate::rootfs::view::View;
 use crate::rootfs::writer::{Content, LayerWriter};
 use crate::sandbox::{Access, MountKind};
 use crate::store::{WorkspaceKind, lowers};
 
-use super::super::copy::{self, Archives, Destination};
+use super::super::copy::{Destination, Plan, Rules};
 use super::super::engine::Engine;
 use super::super::key::Key;
 use super::super::origin::{Origin, OriginKind};
 use super::super::plan::Stage;
-use super::super::sources::Selection;
+use super::super::selection::Selection;
 
 /// Something to be mounted, found.
 pub struct Tree<'a> {
@@ -42,8 +42,8 @@ impl<'a> Tree<'a> {
     pub fn read(engine: &'a Engine<'_>, stage: &Stage<'_>, mount: &ast::Mount) -> Result<(Self, Digest)> {
         let origin = engine.origin(stage, mount.from.as_deref().filter(|from| !from.is_empty()))?;
         let source = mount.source.clone().unwrap_or_default();
-        let selection = Selection { items: vec![origin.source().select_one(&source)?] };
-        let content = engine.content(&origin, &selection, &["--mount".into(), source])?;
+        let mut selection = Selection { items: vec![origin.source().select_one(&source)?] };
+        let content = engine.content(&origin, &mut selection, &["--mount".into(), source])?;
         Ok((Self { origin, selection }, content))
     }
 
@@ -88,20 +88,15 @@ impl<'a> Tree<'a> {
 
     fn copy_with(&self, points: &[MountPoint], layer: &Path) -> Result<()> {
         let mut writer = LayerWriter::create(layer, View::new(Vec::new()))?;
-        let node = &self.selection.items[0].node;
+        let node = &self.selection.items[0].own.node;
         if node.meta.kind == Kind::Directory {
             writer.put(&ImagePath::root(), &node.meta, Content::None)?;
         }
-        let request = copy::Request {
-            view: &self.origin.view,
-            selection: &self.selection,
-            destination: &Destination::new("/", "/"),
-            owner: None,
-            archive_owner: None,
-            chmod: None,
-            archives: Archives::Copy,
-        };
-        copy::copy(&mut writer, &request)?;
+        let rules = Rules { owner: None, chmod: None, times: Times::Kept, now: Mtime::default() };
+        let below = writer.view().clone();
+        let mut plan = Plan::new(&below, &self.origin.view, &rules);
+        self.selection.items.iter().try_for_each(|item| plan.item(item, &Destination::new("/", "/")))?;
+        plan.write(&mut writer)?;
         for point in points {
             point.make(&mut writer, &point.path.strip_prefix(self.path()).unwrap_or_default())?;
         }
@@ -110,7 +105,7 @@ impl<'a> Tree<'a> {
 
     /// Whether it is a directory.
     pub fn is_directory(&self) -> bool {
-        self.selection.items[0].node.meta.kind == Kind::Directory
+        self.selection.items[0].own.node.meta.kind == Kind::Directory
     }
 
     /// Nothing if it is a directory, else an error that says who needs one.
@@ -122,7 +117,7 @@ impl<'a> Tree<'a> {
     }
 
     fn path(&self) -> &ImagePath {
-        &self.selection.items[0].node.path
+        &self.selection.items[0].own.node.path
     }
 
     fn stack(&self, lowers: Vec<PathBuf>, changes: Option<PathBuf>) -> MountKind {
@@ -136,12 +131,10 @@ impl<'a> Tree<'a> {
             return Ok(hidden);
         }
         for item in &self.selection.items {
-            let full = |relative: &ImagePath| item.node.path.resolve(relative.as_bytes());
-            let seen: HashSet<ImagePath> = item.entries.iter().map(|(path, _)| full(path)).collect();
-            let below = item.entries.iter().filter(|(_, node)| node.meta.kind == Kind::Directory).map(|(path, _)| full(path));
-            let top = (item.node.meta.kind == Kind::Directory).then(|| item.node.path.clone());
-            for directory in top.into_iter().chain(below) {
-                hidden.extend(self.origin.view.read_dir(&directory)?.into_iter().map(|node| node.path).filter(|path| !seen.contains(path)));
+            let seen: HashSet<&ImagePath> = item.entries.iter().map(|entry| &entry.node.path).collect();
+            let directories = std::iter::once(&item.own).chain(&item.entries).filter(|entry| entry.node.meta.kind == Kind::Directory);
+            for directory in directories.map(|entry| &entry.node.path) {
+                hidden.extend(self.origin.view.read_dir(directory)?.into_iter().map(|node| node.path).filter(|path| !seen.contains(path)));
             }
         }
         Ok(hidden)
@@ -152,7 +145,7 @@ impl<'a> Tree<'a> {
         let mut missing = Vec::new();
         for point in points.iter().filter(|_| access == Access::ReadOnly) {
             let path = self.path().resolve(point.path.as_bytes());
-            let seen = self.selection.items[0].entries.iter().any(|(entry, _)| *entry == point.path);
+            let seen = self.selection.items[0].entries.iter().any(|entry| entry.node.path == path);
             if !seen {
                 missing.push(MountPoint { path, kind: point.kind });
             }
@@ -181,7 +174,7 @@ impl<'a> Tree<'a> {
         let item = &self.selection.items[0];
         let root = scratch.join("fs");
         let file = || root.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&item.name));
-        Ok(MountKind::Bind { source: if item.node.meta.kind == Kind::Directory { root.clone() } else { file() } })
+        Ok(MountKind::Bind { source: if item.own.node.meta.kind == Kind::Directory { root.clone() } else { file() } })
     }
 
     /// Owners that stand in the layers' records, of what is mounted.

@@ -1,11 +1,9 @@
-use std::fs::File;
-use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::*;
 use crate::oci::Digest;
 use crate::rootfs::hash::Hashes;
-use crate::rootfs::scan::{Selection, scan};
+use crate::rootfs::scan::{Selection, Source, scan};
 
 fn context() -> Place {
     let place = Place::new();
@@ -18,59 +16,53 @@ fn context() -> Place {
     place
 }
 
-fn hash(place: &Place, from: &str) -> Digest {
-    let (root, from) = (place.layer("c"), path(from));
-    let sources = scan(&root, &from, &|_, _| Selection::Take).unwrap();
-    Hashes::load(&place.layer("hashes")).unwrap().hash_tree(&root, &from, &sources).unwrap()
-}
-
 #[test]
 fn a_scan_is_sorted_and_selective() {
     let place = context();
     let names = |from: &str, skip: &'static str| -> Vec<String> {
-        let select = |path: &ImagePath, _| match path.to_string() {
-            name if name == skip => Selection::Skip,
-            name if name == "/d" && skip.is_empty() => Selection::Descend,
-            _ => Selection::Take,
+        let select = |path: &ImagePath, _, (): &()| {
+            let selection = match path.to_string() {
+                name if name == skip => Selection::Skip,
+                name if name == "/d" && skip.is_empty() => Selection::IfNeeded,
+                name if name.starts_with("/d/") && skip.is_empty() => Selection::Way,
+                _ => Selection::Take,
+            };
+            (selection, ())
         };
-        scan(&place.layer("c"), &path(from), &select).unwrap().iter().map(|s| s.path.to_string()).collect()
+        scan(&place.layer("c"), &path(from), (), &select).unwrap().iter().map(|(s, _)| s.path.to_string()).collect()
     };
     assert_eq!(names("/", "-"), ["/", "/a", "/d", "/d/b", "/d/e", "/d/e/f", "/d!", "/d!/g", "/link"]);
     assert_eq!(names("/", "/d"), ["/", "/a", "/d!", "/d!/g", "/link"]);
-    assert_eq!(names("/", ""), ["/", "/a", "/d/b", "/d/e", "/d/e/f", "/d!", "/d!/g", "/link"]);
+    assert_eq!(names("/", ""), ["/", "/a", "/d!", "/d!/g", "/link"], "nothing below `d` is taken");
     assert_eq!(names("d/e", "-"), ["/d/e", "/d/e/f"]);
     assert_eq!(names("a", "-"), ["/a"]);
     assert_eq!(names("missing", "-"), [] as [&str; 0]);
 }
 
 #[test]
-fn the_digest_is_of_names_modes_and_contents() {
+fn extended_attributes_are_part_of_a_file() {
     let place = context();
-    let whole = hash(&place, "/");
-    let file = hash(&place, "d/b");
-    filetime(&place.layer("c/d/b"), 5);
-    assert_eq!(hash(&place, "/"), whole, "times don't count");
-    fs::rename(place.layer("c/d/b"), place.layer("c/d/bb")).unwrap();
-    assert_ne!(hash(&place, "/"), whole, "names do");
-    assert_eq!(hash(&place, "d/bb"), file, "but not that of a single file");
-    fs::rename(place.layer("c/d/bb"), place.layer("c/d/b")).unwrap();
-    assert_eq!(hash(&place, "/"), whole);
-    fs::set_permissions(place.layer("c/d/b"), fs::Permissions::from_mode(0o755)).unwrap();
-    assert_ne!(hash(&place, "/"), whole, "modes do");
-    fs::set_permissions(place.layer("c/d/b"), fs::Permissions::from_mode(0o644)).unwrap();
-    fs::write(place.layer("c/d/e/f"), "4").unwrap();
-    assert_ne!(hash(&place, "/"), whole, "contents do");
-    fs::write(place.layer("c/d/e/f"), "3").unwrap();
-    fs::remove_file(place.layer("c/link")).unwrap();
-    std::os::unix::fs::symlink("/etc/group", place.layer("c/link")).unwrap();
-    assert_ne!(hash(&place, "/"), whole, "targets do");
+    let (root, hashes) = (place.layer("c"), Hashes::load(&place.layer("hashes")).unwrap());
+    let digest = || hashes.hash_file(&root, &list(&root, "a").remove(0)).unwrap();
+    let set = |name: &str, value: &[u8]| ::xattr::set(place.layer("c/a"), name, value).unwrap();
+    assert_eq!(digest(), Digest::of("1"));
+    set("user.mime", b"x");
+    let first = digest();
+    set("user.mime", b"y");
+    assert!(first != Digest::of("1") && first != digest());
+    ::xattr::remove(place.layer("c/a"), "user.mime").unwrap();
+    set("user.overlay.x", b"means nothing");
+    assert_eq!(digest(), Digest::of("1"));
+    ::xattr::set(place.layer("c/d"), "user.k", b"v").unwrap();
+    let special = list(&root, "d").remove(0).special.unwrap();
+    assert_eq!(special.xattrs.into_iter().collect::<Vec<_>>(), [(b"user.k".to_vec(), b"v".to_vec())]);
 }
 
 #[test]
 fn hashes_are_remembered_by_what_a_change_changes() {
     let place = context();
     let (root, memory) = (place.layer("c"), place.layer("hashes"));
-    let list = || scan(&root, &path("a"), &|_, _| Selection::Take).unwrap().remove(0);
+    let list = || list(&root, "a").remove(0);
     // A ctime can't be set; wait until it has settled.
     std::thread::sleep(Duration::from_millis(2100));
     let listed = list();
@@ -89,6 +81,22 @@ fn hashes_are_remembered_by_what_a_change_changes() {
     assert_eq!(Hashes::load(&memory).unwrap().hash_file(&root, &listed).unwrap(), Digest::of("other"), "damage is forgotten");
 }
 
-fn filetime(file: &Path, secs: u64) {
-    File::options().write(true).open(file).unwrap().set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(secs)).unwrap();
+fn list(root: &Path, from: &str) -> Vec<Source> {
+    let taken = scan(root, &path(from), (), &|_, _, ()| (Selection::Take, ())).unwrap();
+    taken.into_iter().map(|(source, _)| source).collect()
+}
+
+#[test]
+fn directories_wait_for_what_is_taken_below_them() {
+    let place = Place::new();
+    for name in ["c/w/x/y/f", "c/w/x/z", "c/w/q/r", "c/v/f"] {
+        fs::create_dir_all(place.layer(name)).unwrap();
+    }
+    let select = |path: &ImagePath, _, (): &()| {
+        let taken = path.to_string().ends_with("/f") && path.to_string().starts_with("/w");
+        (if taken { Selection::Take } else { Selection::Way }, ())
+    };
+    let found = scan(&place.layer("c"), &path("/"), (), &select).unwrap();
+    let names: Vec<String> = found.iter().map(|(source, _)| source.path.to_string()).collect();
+    assert_eq!(names, ["/", "/w", "/w/x", "/w/x/y", "/w/x/y/f"]);
 }

@@ -1,5 +1,6 @@
 //! Layers made, read and attacked on a real file system.
 
+mod assemble;
 mod hash;
 mod hostile;
 mod pack;

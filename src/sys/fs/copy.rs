@@ -31,17 +31,26 @@ impl Copier {
         if stat.size < size {
             return Err(too_short());
         }
-        // A clone takes the whole file: one that grew meanwhile must not give more than was announced.
-        if stat.size == size && self.clone.load(Ordering::Relaxed) {
-            match rustix::fs::ioctl_ficlone(to, from) {
-                Ok(()) => return Ok(()),
-                Err(_) => self.clone.store(false, Ordering::Relaxed),
-            }
+        if stat.size == size && self.clone_whole(from, to, size) {
+            return Ok(());
         }
         if stat.blocks.saturating_mul(512) < size {
             return self.copy_extents(from, to, size);
         }
         self.copy_range(from, to, 0, size)
+    }
+
+    /// Makes `to`, which is new and empty, share the content of `from`, if the file system can and `from` has still this size: a clone takes the
+    /// whole file, and one that grew must not give more than was announced.
+    pub fn clone_whole(&self, from: &File, to: &File, size: u64) -> bool {
+        if !self.clone.load(Ordering::Relaxed) {
+            return false;
+        }
+        match rustix::fs::ioctl_ficlone(to, from) {
+            Err(_) => self.clone.store(false, Ordering::Relaxed),
+            Ok(()) => return stat_fd(to).is_ok_and(|stat| stat.size == size) || to.set_len(size).is_ok(),
+        }
+        false
     }
 
     /// Copies what lies between the holes.

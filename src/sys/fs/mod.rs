@@ -89,6 +89,23 @@ pub fn open_dir(dir: impl AsFd, name: impl rustix::path::Arg) -> io::Result<Owne
     Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
 }
 
+/// The longest path that is given to the kernel at once; it takes 4096 bytes.
+const LONG: usize = 4000;
+
+/// Opens a directory any number of levels below another, whatever the length of the path; the directory itself for an empty path.
+pub fn open_dir_below(dir: impl AsFd, path: &[u8]) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut rest = path;
+    let mut at: Option<OwnedFd> = None;
+    while rest.len() > LONG {
+        let end = rest[..LONG].iter().rposition(|&b| b == b'/').ok_or(rustix::io::Errno::NAMETOOLONG)?;
+        let near = at.as_ref().map_or(dir.as_fd(), AsFd::as_fd);
+        at = Some(rustix::fs::openat(near, &rest[..end], flags, Mode::empty())?);
+        rest = &rest[end + 1..];
+    }
+    open_dir(at.as_ref().map_or(dir.as_fd(), AsFd::as_fd), if rest.is_empty() { b"." } else { rest })
+}
+
 /// Opens the parent of an open directory.
 pub fn open_parent(dir: impl AsFd) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(dir, c"..", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
