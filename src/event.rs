@@ -24,6 +24,8 @@ pub enum Event<'a> {
     Note(&'a str),
     /// A build step begins. `id` is unique in the process.
     StepStarted { id: u64, stage: &'a str, number: usize, total: usize, text: &'a str },
+    /// Nothing remembered answers for the step: it is executed now.
+    StepExecuting { id: u64 },
     /// Bytes the step's command wrote.
     StepOutput { id: u64, stream: Stream, bytes: &'a [u8] },
     /// The step ended; `layer` is the size in bytes of the layer it made or found, if there is one.

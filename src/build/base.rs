@@ -104,6 +104,11 @@ fn with_near_names(engine: &Engine<'_>, name: &str, error: Error) -> Error {
     let short: Vec<&str> = local.iter().map(|name| name.strip_suffix(":latest").unwrap_or(name)).collect();
     match nearest(name, stages.iter().map(|stage| stage.name.as_str()).chain(short)) {
         Some(near) if near != name => error.hint(format!("did you mean {}?", quote(near))),
+        // It may have been meant as a stage.
+        _ if stages.len() > 1 && !name.contains(['/', ':', '@', '.']) => {
+            let names: Vec<&str> = stages.iter().map(|stage| stage.name.as_str()).collect();
+            error.hint(format!("no stage is called {}; the stages are {}", quote(name), names.join(", ")))
+        }
         _ => error,
     }
 }

@@ -93,16 +93,18 @@ impl Made {
 
 impl Engine<'_> {
     /// Answers from the step cache, or does the work and remembers it.
-    pub(super) fn cached(&self, key: Digest, work: impl FnOnce(&Self) -> Result<Option<Layer>>) -> Result<Made> {
+    ///
+    /// `id` is the step's in events, if this is a step's own work.
+    pub(super) fn cached(&self, id: Option<u64>, key: Digest, work: impl FnOnce(&Self) -> Result<Option<Layer>>) -> Result<Made> {
         let key = self.dated(key);
-        let made = self.answer(key, work)?;
+        let made = self.answer(id, key, work)?;
         if made.outcome != Outcome::Planned {
             self.ledger.note(&key, &made);
         }
         Ok(made)
     }
 
-    fn answer(&self, key: Digest, work: impl FnOnce(&Self) -> Result<Option<Layer>>) -> Result<Made> {
+    fn answer(&self, id: Option<u64>, key: Digest, work: impl FnOnce(&Self) -> Result<Option<Layer>>) -> Result<Made> {
         let mut _lock = None;
         if self.cache == Cache::Use {
             if let Some(made) = self.remembered(&key)? {
@@ -123,6 +125,9 @@ impl Engine<'_> {
         }
         if self.request.execution == Execution::Dry {
             return Ok(Made::planned());
+        }
+        if let Some(id) = id {
+            self.sink.event(Event::StepExecuting { id });
         }
         let layer = work(self)?;
         let created = self.request.times.epoch().map_or_else(|| Ok(super::now()), super::timestamp)?;

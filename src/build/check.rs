@@ -63,8 +63,7 @@ pub fn inspect(file: &Dockerfile, subject: &Subject<'_>) -> Result<Inspection> {
 
 fn findings(file: &Dockerfile, subject: &Subject<'_>, config: &Config, stages: Option<&BTreeSet<usize>>) -> Result<Vec<Finding>> {
     let ignore = subject.ignore.map(|(name, text)| Ignore::parse(name, text.as_bytes())).transpose()?;
-    let mut globals = platform_arguments(&Platform::host(), subject.platform);
-    globals.insert("TARGETSTAGE".to_owned(), subject.target.unwrap_or("default").to_owned());
+    let globals = platform_arguments(&Platform::host(), subject.platform, subject.target);
     let facts = Facts {
         arguments: subject.arguments,
         globals: &globals,

@@ -41,8 +41,21 @@ pub enum Change {
     Maintainer(String),
 }
 
+/// How long a stage's variables may be together, in bytes. Linux passes 6 MiB at most to a program (execve(2)); variables made of variables can
+/// grow without limit.
+const LARGEST_ENVIRONMENT: usize = 16 << 20;
+
 /// Applies a change and gives the line for the history.
 pub fn apply(state: &mut State, change: &Change) -> Result<String> {
+    let line = apply_any(state, change)?;
+    if matches!(change, Change::Env(_) | Change::Arg(_)) && state.scope.size() > LARGEST_ENVIRONMENT {
+        return Err(Error::input(format!("the variables are longer than {} MiB together", LARGEST_ENVIRONMENT >> 20))
+            .hint("no program can be given so much; keep data in files"));
+    }
+    Ok(line)
+}
+
+fn apply_any(state: &mut State, change: &Change) -> Result<String> {
     let pairs = |pairs: &[(String, String)]| pairs.iter().map(|(k, v)| format!(" {k}={v}")).collect::<String>();
     Ok(match change {
         Change::Arg(arguments) => set_arguments(state, arguments),

@@ -87,7 +87,7 @@ impl<'a> Engine<'a> {
         let wanted = Wanted { patterns: &["/".to_owned()], excludes: &Ignore::default(), shape: Shape::Flat };
         let mut selection = source.select(&wanted)?;
         let content = self.content(&Origin::of_context(context), &mut selection, &[])?;
-        let made = self.cached(Key::new(&content, "FROM context").finish(), |engine| {
+        let made = self.cached(None, Key::new(&content, "FROM context").finish(), |engine| {
             let draft = engine.store.draft()?;
             let mut writer = LayerWriter::create(draft.path(), View::new(Vec::new()))?.with_times(engine.request.times);
             let rules = Rules { owner: Some((0, 0)), chmod: None, times: engine.request.times, now: Mtime::default() };

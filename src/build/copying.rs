@@ -61,7 +61,7 @@ impl Ready {
 
 impl Engine<'_> {
     /// Does a COPY or ADD.
-    pub(super) fn copy(&self, stage: &Stage<'_>, state: &State, copy: &Copy) -> Result<Made> {
+    pub(super) fn copy(&self, stage: &Stage<'_>, state: &State, copy: &Copy, id: u64) -> Result<Made> {
         let image = View::new(self.store.stack(&state.stack())?);
         let chown = copy.chown.as_deref().map(|owner| Accounts::of(&image)?.owner(owner)).transpose()?;
         // A linked layer knows nothing of those below: it is made once for all bases.
@@ -96,7 +96,7 @@ impl Engine<'_> {
         if !work.fetched.is_empty() {
             key.list(work.fetched.iter().map(Fetched::key)).list(&copy.exclude_patterns);
         }
-        self.cached(key.finish(), |engine| {
+        self.cached(Some(id), key.finish(), |engine| {
             if let Some(early) = early {
                 return early.commit();
             }

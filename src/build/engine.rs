@@ -143,9 +143,10 @@ impl Engine<'_> {
         self.schedule.result(self.first + index, || self.stage(index))
     }
 
-    /// What a stage is called in events.
+    /// What a stage is called in events; the only one of a file needs no name.
     pub(super) fn name(&self, stage: &Stage<'_>) -> String {
-        format!("{}{}", self.prefix, stage.name).trim_end().to_owned()
+        let name = if self.plan.stages.len() == 1 { "" } else { &stage.name };
+        format!("{}{name}", self.prefix).trim_end().to_owned()
     }
 
     /// An image by name, from storage or pulled.
@@ -179,6 +180,7 @@ impl Engine<'_> {
         let id = next_id();
         let total = 1 + stage.instructions.len();
         self.sink.event(Event::StepStarted { id, stage: &self.name(stage), number: 1, total, text: &stage.from.original });
+        self.sink.event(Event::StepExecuting { id });
         let start = Instant::now();
         let result = work(self).map_err(|e| locate(self.file, e, stage.from));
         let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Failed };

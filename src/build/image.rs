@@ -113,6 +113,18 @@ impl Additions {
     }
 }
 
+/// Whether every annotation has its place; to be asked before the first step.
+pub fn check_annotations(request: &Request) -> Result<()> {
+    let needs_index = |(place, _): &(Place, Option<Platform>)| *place != Place::Manifest;
+    let misplaced = request.additions.annotations.iter().find(|annotation| annotation.places.iter().any(needs_index));
+    match misplaced.filter(|_| request.platforms.len() == 1) {
+        None => Ok(()),
+        Some(annotation) => Err(Error::input(format!("there is no index for the annotation {}", quote(&annotation.name)))
+            .cause("a build for one platform makes an image without an index")
+            .hint("leave the place out, which means the manifest, or build for several platforms: `--platform linux/amd64,linux/arm64`")),
+    }
+}
+
 /// Writes configs, manifests, the index and names.
 pub fn finish(store: &Store, request: &Request, states: Vec<State>, steps: Vec<MadeStep>) -> Result<Built> {
     let stacks: BTreeSet<DiffId> = states.iter().flat_map(State::stack).collect();
@@ -204,12 +216,17 @@ fn squashed(store: &Store, request: &Request, mut state: State) -> Result<State>
     Ok(state)
 }
 
-/// When the image was made: the epoch if one is given, else the time remembered for this very config, else now.
+/// When the image was made: the epoch if one is given, else when its youngest step was, else the time remembered for this very
+/// config, else now.
 ///
-/// Remembering makes an unchanged rebuild give the same image; a config differs from itself only in its times.
+/// An unchanged rebuild gives the same image, also on another machine that has the steps from a cache; a config differs from itself only in its
+/// times.
 fn created(store: &Store, request: &Request, state: &State) -> Result<String> {
     if let Some(epoch) = request.times.epoch() {
         return timestamp(epoch);
+    }
+    if let Some(time) = state.latest_step() {
+        return Ok(time);
     }
     let mut key = Key::new(&state.chain(), "created");
     key.field(state.undated_config().to_bytes());

@@ -186,6 +186,7 @@ impl Built {
 /// Errors: the Dockerfile's (with position), a base that can't be had, a missing source, and a failed RUN, with the command's exit code; the
 /// storage directory then has all layers made so far, and no image.
 pub fn build(store: &Store, client: &transfer::Client, request: &Request, sink: &dyn Sink) -> Result<Built> {
+    image::check_annotations(request)?;
     let file = dockerfile::parse(&request.name, &request.source)?;
     let (states, steps) = engine::execute(engine::Means { store, client, request, sink }, &file)?;
     image::finish(store, request, states, steps)

@@ -32,7 +32,7 @@ pub struct Plan<'a> {
 pub struct Stage<'a> {
     /// Position in the file, counted from zero; what `--from=0` means.
     pub index: usize,
-    /// Its name, or `stage-N`; empty if the file has a single stage.
+    /// Its name, or `stage-N`.
     pub name: String,
     /// What it starts from.
     pub base: Base,
@@ -75,7 +75,7 @@ pub struct Options<'a> {
 
 /// Plans.
 pub fn plan<'a>(file: &'a Dockerfile, options: &Options<'_>) -> Result<Plan<'a>> {
-    let mut globals = platform_arguments(options.host, options.platform);
+    let mut globals = platform_arguments(options.host, options.platform, options.target);
     let mut stages: Vec<Stage<'a>> = Vec::new();
     let mut declared: BTreeSet<&str> = BTreeSet::new();
     for instruction in &file.instructions {
@@ -105,9 +105,6 @@ pub fn plan<'a>(file: &'a Dockerfile, options: &Options<'_>) -> Result<Plan<'a>>
     let needed = find_needs(file, &mut stages, target, options.is_context)?;
     let unused = options.arguments.keys().filter(|name| !declared.contains(name.as_str()) && !is_known(name, &globals));
     let unused_arguments = unused.cloned().collect();
-    if stages.len() == 1 {
-        stages[0].name.clear();
-    }
     Ok(Plan { stages, needed, target, globals, unused_arguments })
 }
 

@@ -232,7 +232,7 @@ impl Resolver<'_> {
         }
         let destination = Destination::new(&self.word(&transfer.destination)?, &self.state.config.config.working_dir);
         if sources.len() + inline.len() > 1 && !destination.is_directory() {
-            return Err(Error::input("several sources need a directory as destination").hint("end the destination with `/`"));
+            return Err(needs_directory());
         }
         let chown = transfer.chown.as_deref().map(|chown| self.word(chown)).transpose()?.filter(|chown| !chown.is_empty());
         let chmod = transfer.chmod.as_deref().map(|chmod| self.word(chmod)).transpose()?.filter(|chmod| !chmod.is_empty());
@@ -268,6 +268,8 @@ impl Resolver<'_> {
 pub fn check_supported(instruction: &Instruction) -> Result<()> {
     match &instruction.kind {
         Kind::Run(run) => check_privileges(run),
+        Kind::Copy(copy) => check_destination(&copy.transfer),
+        Kind::Add(add) => check_destination(&add.transfer),
         _ => Ok(()),
     }
 }
@@ -290,6 +292,19 @@ fn check_privileges(run: &ast::Run) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Several sources need a directory; said before the first step where no variable leaves it open.
+fn check_destination(transfer: &Transfer) -> Result<()> {
+    let written = &transfer.destination;
+    if transfer.sources.len() < 2 || written.contains('$') || Destination::new(written, "/").is_directory() {
+        return Ok(());
+    }
+    Err(needs_directory())
+}
+
+fn needs_directory() -> Error {
+    Error::input("several sources need a directory as destination").hint("end the destination with `/`")
 }
 
 /// The line of the history for a RUN, with the arguments it saw in front, as docker writes it.

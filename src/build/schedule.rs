@@ -101,7 +101,8 @@ impl<T: Clone + Send> Schedule<T> {
             let mut taken_jobs = taken.lock().unwrap_or_else(PoisonError::into_inner);
             let mut open = jobs.iter().filter(|job| !taken_jobs.contains(&job.number)).peekable();
             open.peek()?;
-            if let Some(job) = open.find(|job| job.needs.iter().all(|need| matches!(cells[*need], Cell::Done(_) | Cell::Failed))) {
+            // Where a need has failed, whoever did it is about to stop all.
+            if let Some(job) = open.find(|job| job.needs.iter().all(|need| matches!(cells[*need], Cell::Done(_)))) {
                 let number = job.number;
                 taken_jobs.insert(number);
                 return Some(number);

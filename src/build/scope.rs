@@ -45,6 +45,11 @@ impl Scope {
         }
     }
 
+    /// How long all names and values are together, in bytes.
+    pub fn size(&self) -> usize {
+        self.variables.iter().map(|(name, value)| name.len() + value.len() + 2).sum()
+    }
+
     /// A variable's value.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
@@ -66,8 +71,8 @@ pub const PREDEFINED: [&str; 10] =
     ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy"];
 
 /// The platform arguments of the global scope (Dockerfile reference, "Automatic platform ARGs in the global scope").
-pub fn platform_arguments(build: &Platform, target: &Platform) -> BTreeMap<String, String> {
-    let mut arguments = BTreeMap::new();
+pub fn platform_arguments(build: &Platform, target: &Platform, stage: Option<&str>) -> BTreeMap<String, String> {
+    let mut arguments = BTreeMap::from([("TARGETSTAGE".to_owned(), stage.unwrap_or("default").to_owned())]);
     for (prefix, platform) in [("BUILD", build), ("TARGET", target)] {
         arguments.insert(format!("{prefix}PLATFORM"), platform.to_string());
         arguments.insert(format!("{prefix}OS"), platform.os.clone());

@@ -15,6 +15,8 @@ pub struct State {
     pub scope: Scope,
     /// How many of the layers, from the bottom, come from an image and not from this Dockerfile.
     pub inherited: usize,
+    /// How many entries of the history come from an image.
+    pub inherited_history: usize,
     /// Whether the layers are all there: a dry run goes on without.
     pub certainty: Certainty,
     /// What was this stage's own CMD: ENTRYPOINT drops an inherited one only.
@@ -79,8 +81,8 @@ impl State {
 
     fn on(config: ImageConfig, layers: Vec<StateLayer>) -> Self {
         let scope = Scope::of_image(&config.config.env);
-        let inherited = layers.len();
-        Self { config, layers, inherited, scope, certainty: Certainty::Known, command: Command::Inherited }
+        let (inherited, inherited_history) = (layers.len(), config.history.len());
+        Self { config, layers, inherited, inherited_history, scope, certainty: Certainty::Known, command: Command::Inherited }
     }
 
     /// What a stage that starts from this one starts with; ONBUILD triggers don't pass on, arguments do.
@@ -142,11 +144,25 @@ impl State {
     /// The finished config.
     pub fn image_config(&self, created: &str) -> ImageConfig {
         let mut config = self.undated_config();
-        for entry in config.history.iter_mut().filter(|entry| entry.created.is_none()) {
-            entry.created = Some(created.to_owned());
+        // What changes the config alone has the time of the layer before it, or of the first layer made here (BuildKit), so that times follow
+        // each other.
+        let of_layer = |entry: &History| entry.created.clone().filter(|time| !time.is_empty());
+        let mut time = config.history.iter().skip(self.inherited_history).find_map(of_layer).unwrap_or_else(|| created.to_owned());
+        for (at, entry) in config.history.iter_mut().enumerate() {
+            match of_layer(entry) {
+                Some(own) if at >= self.inherited_history => time = own,
+                Some(_) => {}
+                None => entry.created = Some(time.clone()),
+            }
         }
         config.created = Some(created.to_owned());
         config
+    }
+
+    /// When the youngest step of this Dockerfile was executed; `None` if all only changed the config.
+    pub fn latest_step(&self) -> Option<String> {
+        let times = self.config.history.iter().skip(self.inherited_history).filter_map(|entry| entry.created.clone());
+        times.max_by_key(|time| time.parse::<jiff::Timestamp>().ok())
     }
 
     /// The shell of the shell form.

@@ -62,11 +62,11 @@ impl Engine<'_> {
                 state.config.config.working_dir.clone_from(path);
                 (Made::planned(), format!("WORKDIR {path}"))
             }
-            _ if self.is_guess(state, &action) => (Made::planned(), hide_credentials(&instruction.original)),
+            _ if self.is_guess(stage, state, &action)? => (Made::planned(), hide_credentials(&instruction.original)),
             Action::Run(command) => (self.run(stage, state, command, id)?, resolve::run_history(state, command)),
-            Action::Copy(copy) => (self.copy(stage, state, copy)?, hide_credentials(&instruction.original)),
+            Action::Copy(copy) => (self.copy(stage, state, copy, id)?, hide_credentials(&instruction.original)),
             Action::Workdir(path) => {
-                let made = self.workdir(state, path)?;
+                let made = self.workdir(state, path, id)?;
                 state.config.config.working_dir.clone_from(path);
                 (made, format!("WORKDIR {path}"))
             }
@@ -80,21 +80,21 @@ impl Engine<'_> {
     }
 
     /// Whether a dry run can't know what the step would be: what it stands on or copies from would be made first.
-    fn is_guess(&self, state: &State, action: &Action) -> bool {
-        // What others have now is not asked for either.
-        if matches!(action, Action::Copy(copy) if !copy.remotes.is_empty()) && self.request.execution == Execution::Dry {
-            return true;
+    fn is_guess(&self, stage: &Stage<'_>, state: &State, action: &Action) -> Result<bool> {
+        if self.request.execution == Execution::Full {
+            return Ok(false);
         }
         let sources: Vec<&str> = match action {
+            // What others have now is not asked for either.
+            Action::Copy(copy) if !copy.remotes.is_empty() => return Ok(true),
             Action::Copy(copy) => copy.from.as_deref().into_iter().collect(),
             Action::Run(command) => command.mounts.iter().filter_map(|mount| mount.from.as_deref()).collect(),
             _ => Vec::new(),
         };
-        let guessed = |from: &str| {
-            let source = find_stage(&self.plan.stages, from).and_then(|index| self.state(index).ok());
-            source.is_some_and(|source| source.certainty == Certainty::Guessed)
-        };
-        state.certainty == Certainty::Guessed || sources.into_iter().any(guessed)
+        // A trigger of a base image may name this stage or a later one; that error is the step's own.
+        let earlier = sources.into_iter().filter_map(|from| find_stage(&self.plan.stages, from)).filter(|index| *index < stage.index);
+        let sources = earlier.map(|index| self.state(index)).collect::<Result<Vec<_>>>()?;
+        Ok(sources.iter().chain([state]).any(|source| source.certainty == Certainty::Guessed))
     }
 
     fn run(&self, stage: &Stage<'_>, state: &State, command: &resolve::Command, id: u64) -> Result<Made> {
@@ -108,13 +108,13 @@ impl Engine<'_> {
         key.field(format!("{} {network:?} {:?}", state.config.platform(), self.request.emulation));
         surroundings.add_to(&mut key);
         let mounts = Mounts::find(self, stage, state, &command.mounts, &mut key)?;
-        self.cached(key.finish(), |engine| run::run(engine, state, command, &mounts, id))
+        self.cached(Some(id), key.finish(), |engine| run::run(engine, state, command, &mounts, id))
     }
 
-    fn workdir(&self, state: &State, path: &str) -> Result<Made> {
+    fn workdir(&self, state: &State, path: &str, id: u64) -> Result<Made> {
         let mut key = Key::new(&state.chain(), "WORKDIR");
         key.field(path).field(&state.config.config.user);
-        self.cached(key.finish(), |engine| {
+        self.cached(Some(id), key.finish(), |engine| {
             let view = View::new(engine.store.stack(&state.stack())?);
             // A directory can be made for somebody whom the image does not know yet; running as them can't (BuildKit).
             let user = state.config.config.user.as_str();

@@ -3,7 +3,7 @@
 use super::environment::Environment;
 use super::render::{self, Printer, Progress};
 use crate::error::Result;
-use crate::oci::Reference;
+use crate::oci::{Platform, Reference};
 use crate::transfer;
 
 #[derive(clap::Args)]
@@ -14,6 +14,9 @@ pub struct Arguments {
     /// Name for the image
     #[arg(value_name = "NAME")]
     name: Reference,
+    /// What the programs in it run on [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     /// Show nothing but the image ID
     #[arg(long, short)]
     quiet: bool,
@@ -26,7 +29,10 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let search = environment.variable("PATH").unwrap_or(crate::build::DEFAULT_PATH);
     let record = match arguments.source.strip_prefix("host:") {
         Some(programs) => transfer::import_host(&store, programs, search, &arguments.name, &printer)?,
-        None => transfer::import_file(&store, &arguments.source, &arguments.name, &printer)?,
+        None => {
+            let platform = arguments.platform.clone().unwrap_or_else(Platform::host);
+            transfer::import_file(&store, &arguments.source, &arguments.name, &platform, &printer)?
+        }
     };
     if arguments.quiet {
         render::result(&record.config.to_string());

@@ -37,7 +37,7 @@ pub struct RegistryArguments {
     /// File with credentials [default: $REGISTRY_AUTH_FILE, then podman's and docker's places]
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
-    /// How often to try again when a registry does not answer [default: 5]
+    /// How often to try again when a registry does not answer [default: 5; 2 where its name is unknown]
     #[arg(long, value_name = "N")]
     retry: Option<u32>,
     /// Wait before the first new attempt, such as `2s`; doubles each time [default: 0.4 s]

@@ -59,10 +59,11 @@ fn format_snippet(snippet: &Snippet) -> String {
     let shown: String = text.chars().skip(start).take(SNIPPET_WIDTH).map(|c| if c.is_control() { ' ' } else { c }).collect();
     let before = " ".repeat(column.saturating_sub(1).saturating_sub(start));
     let carets = "^".repeat((*width).max(1).min(SNIPPET_WIDTH.saturating_sub(before.len()).max(1)));
+    let note = if note.is_empty() { String::new() } else { format!(" {note}") };
     let name: String = file.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     format!(
         "{pad} {BLUE}-->{BLUE:#} {name}:{line}:{column}\n{pad}  {BLUE}|{BLUE:#}\n{BLUE}{number}{BLUE:#}  {BLUE}|{BLUE:#} {shown}\n\
-         {pad}  {BLUE}|{BLUE:#} {before}{RED}{carets} {note}{RED:#}\n"
+         {pad}  {BLUE}|{BLUE:#} {before}{RED}{carets}{note}{RED:#}\n"
     )
 }
 
@@ -175,6 +176,10 @@ struct State {
 
 struct StepLine {
     name: String,
+    /// The first line of its instruction.
+    text: String,
+    /// Whether it was printed.
+    shown: bool,
     /// Output without its line end yet.
     partial: Vec<u8>,
 }
@@ -202,6 +207,14 @@ impl Printer {
             Some(bars) => bars.suspend(|| note(text)),
             None => note(text),
         }
+    }
+
+    /// Prints a step's first line, once.
+    fn show(&self, state: &mut State, id: u64) {
+        let Some(step) = state.steps.get_mut(&id).filter(|step| !step.shown) else { return };
+        step.shown = true;
+        self.line(&format!("{CYAN}[{}]{CYAN:#} {}", step.name, step.text));
+        state.last = Some(id);
     }
 
     fn output(&self, state: &mut State, id: u64, bytes: &[u8]) {
@@ -273,22 +286,26 @@ impl Sink for Printer {
                 let name = if stage.is_empty() { format!("{number}/{total}") } else { format!("{stage} {number}/{total}") };
                 let first: String = text.lines().next().unwrap_or_default().chars().take(LONGEST_STEP).collect();
                 let more = if first.len() < text.trim_end().len() { " …" } else { "" };
-                self.line(&format!("{CYAN}[{name}]{CYAN:#} {first}{more}"));
-                state.steps.insert(id, StepLine { name, partial: Vec::new() });
-                state.last = Some(id);
+                let text = format!("{first}{more}");
+                state.steps.insert(id, StepLine { name, text, shown: false, partial: Vec::new() });
             }
+            Event::StepExecuting { id } => self.show(&mut state, id),
             Event::StepOutput { id, bytes, .. } => self.output(&mut state, id, bytes),
             Event::StepFinished { id, outcome, elapsed, .. } => {
                 if state.steps.get(&id).is_some_and(|step| !step.partial.is_empty()) {
                     self.output(&mut state, id, b"\n");
                 }
+                // One line is enough for what was not executed.
+                if !matches!(outcome, Outcome::Cached | Outcome::Planned) {
+                    self.show(&mut state, id);
+                }
                 let Some(step) = state.steps.remove(&id) else { return };
                 match outcome {
-                    Outcome::Cached => self.line(&format!("{DIM}[{}] cached{DIM:#}", step.name)),
+                    Outcome::Cached => self.line(&format!("{DIM}[{}] cached: {}{DIM:#}", step.name, step.text)),
                     // Instant steps say enough by being there.
                     Outcome::Done if elapsed < Duration::from_millis(500) => {}
                     Outcome::Done => self.line(&format!("{DIM}[{}] {}{DIM:#}", step.name, duration(elapsed))),
-                    Outcome::Planned => self.line(&format!("{YELLOW}[{}] would be executed{YELLOW:#}", step.name)),
+                    Outcome::Planned => self.line(&format!("{YELLOW}[{}] would be executed:{YELLOW:#} {}", step.name, step.text)),
                     Outcome::Stopped => self.line(&format!("{DIM}[{}] stopped{DIM:#}", step.name)),
                     Outcome::Failed => self.line(&format!("{RED}[{}] failed{RED:#}", step.name)),
                 }

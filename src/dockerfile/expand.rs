@@ -50,6 +50,12 @@ impl From<ExpandError> for Error {
     }
 }
 
+/// The longest value: variables made of variables grow without limit. No kernel passes on a longer one.
+const LONGEST_WORD: usize = 1 << 20;
+
+/// The longest text of a here-document.
+const LONGEST_TEXT: usize = 64 << 20;
+
 /// Expansions within expansions beyond this are refused, since each takes stack.
 const DEEPEST: usize = 64;
 
@@ -63,6 +69,7 @@ pub fn expand(text: &str, escape: char, lookup: &dyn Fn(&str) -> Option<String>,
         lookup,
         quotes: mode != Mode::Heredoc,
         depth: 0,
+        longest: if mode == Mode::Heredoc { LONGEST_TEXT } else { LONGEST_WORD },
         seen: Expanded::default(),
     };
     let mut words = (mode == Mode::Words).then(Words::default);
@@ -117,6 +124,7 @@ struct Lexer<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     quotes: bool,
     depth: usize,
+    longest: usize,
     /// Holds what was looked up.
     seen: Expanded,
 }
@@ -162,6 +170,10 @@ impl Lexer<'_> {
                 '$' => {
                     let value = self.dollar(at)?;
                     result.push_str(&value);
+                    if result.len() > self.longest {
+                        return self
+                            .fail(at, format!("the value is longer than {} MiB after its variables are replaced", self.longest >> 20));
+                    }
                     if let Some(words) = words.as_deref_mut() {
                         words.split(&value);
                     }
@@ -210,6 +222,10 @@ impl Lexer<'_> {
                 Some('$') => {
                     let value = self.dollar(here)?;
                     result.push_str(&value);
+                    if result.len() > self.longest {
+                        return self
+                            .fail(at, format!("the value is longer than {} MiB after its variables are replaced", self.longest >> 20));
+                    }
                 }
                 Some(c) if c == self.escape => {
                     if escapes == Escapes::Keep {

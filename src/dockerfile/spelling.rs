@@ -22,23 +22,7 @@ pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'
     if written.len() > NAME {
         return None;
     }
-    // Two letters in the wrong order are the commonest slip, and count as two changes otherwise.
-    let candidates: Vec<&str> = candidates.into_iter().collect();
-    let swapped = candidates.iter().copied().find(|candidate| is_swapped(written, candidate));
-    swapped.or_else(|| error::nearest(written, candidates))
-}
-
-/// Whether two names differ by two neighbouring letters that changed places.
-fn is_swapped(a: &str, b: &str) -> bool {
-    if a.len() != b.len() {
-        return false;
-    }
-    let pairs: Vec<(u8, u8)> = a.bytes().zip(b.bytes()).map(|(a, b)| (a.to_ascii_lowercase(), b.to_ascii_lowercase())).collect();
-    let mut different = pairs.iter().enumerate().filter(|(_, (a, b))| a != b);
-    match (different.next(), different.next(), different.next()) {
-        (Some((i, (a, b))), Some((j, (c, d))), None) => j == i + 1 && a == d && b == c,
-        _ => false,
-    }
+    error::nearest(written, candidates)
 }
 
 #[cfg(test)]

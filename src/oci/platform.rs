@@ -5,7 +5,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, quote};
+use crate::error::{Error, nearest, quote};
+
+/// Architectures of Go's that images are made for (`go tool dist list`).
+const ARCHITECTURES: [&str; 14] =
+    ["386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64", "s390x", "wasm"];
 
 /// A platform as in an index (image-spec, image-index.md): Go's names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -39,6 +43,14 @@ impl Platform {
             "loongarch64" => Self::linux("loong64", None),
             other => Self::linux(other, None),
         }
+    }
+
+    /// The architecture that was probably meant, if this one is not known and much like one that is.
+    pub fn misspelt(&self) -> Option<&'static str> {
+        if ARCHITECTURES.contains(&self.architecture.as_str()) {
+            return None;
+        }
+        nearest(&self.architecture, ARCHITECTURES)
     }
 
     /// How well an image of platform `self` serves who asks for `wanted`: `None` not at all, larger is better.
@@ -77,10 +89,13 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = Error;
 
-    /// Reads `os/arch[/variant]` or `arch`; kernel names (`x86_64`, `aarch64`) are translated.
+    /// Reads `os/arch[/variant]` or `arch`, and `local` for this machine's; kernel names (`x86_64`, `aarch64`) are translated.
     fn from_str(text: &str) -> Result<Self, Error> {
         let bad = || Error::input(format!("invalid platform {}", quote(text))).hint("a platform reads `linux/amd64` or `linux/arm/v7`");
         let word = |s: &&str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+        if text == "local" {
+            return Ok(Self::host());
+        }
         let parts: Vec<&str> = text.split('/').collect();
         if !parts.iter().all(word) {
             return Err(bad());
@@ -118,9 +133,12 @@ mod tests {
             ("linux/arm64/v8", "linux/arm64"),
             ("linux/arm/v7", "linux/arm/v7"),
             ("Linux/ARM64", "linux/arm64"),
+            ("local", &Platform::host().to_string()),
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), expected);
         }
+        let misspelt = |text: &str| text.parse::<Platform>().unwrap().misspelt();
+        assert_eq!((misspelt("amd46"), misspelt("linux/arm64"), misspelt("linux/vax")), (Some("amd64"), None, None));
         for text in ["", "linux", "linux/", "a/b/c/d", "linux/a b"] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }

@@ -139,8 +139,9 @@ impl Store {
         }
         let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         if (1..=64).contains(&id.len()) && id.bytes().all(lower_hex) {
-            let mut found: Vec<&ImageRecord> = images.iter().filter(|i| i.config.hex().starts_with(id)).collect();
-            found.dedup_by_key(|i| i.config);
+            // What a build for several platforms prints is the index.
+            let of_index = |image: &ImageRecord| image.index.is_some_and(|index| index.hex().starts_with(id));
+            let mut found: Vec<&ImageRecord> = images.iter().filter(|i| i.config.hex().starts_with(id) || of_index(i)).collect();
             found.sort_by_key(|i| i.config);
             found.dedup_by_key(|i| i.config);
             match found[..] {

@@ -178,6 +178,7 @@ fn found_by_strangers() {
     for (name, dockerfile, message) in [
         ("run-on-scratch", "FROM scratch\nRUN ls /\n", "can't execute `/bin/sh`"),
         ("workdir-on-file", "FROM base\nWORKDIR /etc/passwd\n", "is not a directory"),
+        ("several-sources", "FROM base\nRUN true\nCOPY a.txt a.txt /x\n", "several sources need a directory"),
     ] {
         let ran = rig.try_build(name, dockerfile);
         assert!(ran.code != Some(0) && ran.stderr.contains(message) && ran.stderr.contains("--> "), "{name}: {ran}");

@@ -190,3 +190,20 @@ fn storage_that_is_not_ours() {
     fs::write(&version, "999999\n").unwrap();
     assert!(rig.fails(["images"]).contains("newer"));
 }
+
+#[test]
+fn variables_made_of_variables_end() {
+    let rig = Rig::with_base();
+    let mut dockerfile = String::from("FROM base\nENV A0=xxxxxxxxxx\n");
+    for number in 1..60 {
+        dockerfile += &format!("ENV A{number}=${{A{0}}}${{A{0}}}\n", number - 1);
+    }
+    let ran = rig.try_build("doubling", &dockerfile);
+    assert!(ran.code == Some(1) && ran.stderr.contains("longer than 1 MiB") && ran.stderr.contains("--> "), "{ran}");
+    let mut dockerfile = format!("FROM base\nENV A=1 B={}\n", "y".repeat(900_000));
+    for number in 0..60 {
+        dockerfile += &format!("ENV C{number}=$B\n");
+    }
+    let ran = rig.try_build("many", &dockerfile);
+    assert!(ran.code == Some(1) && ran.stderr.contains("longer than 16 MiB together"), "{ran}");
+}

@@ -59,6 +59,13 @@ fn one_build_gives_an_index() {
     assert!(error.contains("has no image for platform `linux/s390x`") && error.contains("linux/arm64"), "{error}");
     let again = build(&rig, "both", dockerfile);
     assert_eq!(again.code, Some(0), "{again}");
+    // What a build for several platforms prints names the whole.
+    let file = rig.path("Dockerfile.both");
+    let context = rig.path("context").display().to_string();
+    let id = rig.ok(["build", "-q", "--platform", "linux/amd64,linux/arm64", "-f", file.to_str().unwrap(), &context]);
+    assert_eq!(rig.ok(["run", "--platform", &platform, id.trim(), "--", "cat", "/owner"]), "33:44\n");
+    let error = rig.fails(["build", "--platform", "linux/amd46", "-f", file.to_str().unwrap(), &context]);
+    assert!(error.contains("unknown architecture `amd46`") && error.contains("did you mean `amd64`?"), "{error}");
 }
 
 #[test]

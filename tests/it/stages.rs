@@ -53,3 +53,17 @@ fn triggers_of_a_base_may_copy_from_a_stage() {
     rig.build("triggered", "FROM base AS tool\nRUN echo tool >/tool\nFROM trigger\n");
     assert_eq!(rig.sh("triggered", "cat /tool /trace"), "tool\ntriggered\n");
 }
+
+#[test]
+fn a_trigger_that_names_its_own_stage_or_a_later_one_is_an_error() {
+    let rig = Rig::with_base();
+    rig.build("trigger", "FROM base\nONBUILD COPY --from=later /f /\n");
+    for dockerfile in ["FROM trigger AS later\n", "FROM trigger AS first\nFROM base AS later\nCOPY --from=first /bin/sh /\n"] {
+        for extra in [&[][..], &["--dry-run"]] {
+            let file = rig.write("Dockerfile.self", dockerfile);
+            let words = ["build", "-f", file.to_str().unwrap()].into_iter().chain(extra.iter().copied()).chain(["."]);
+            let error = rig.fails(words.collect::<Vec<_>>());
+            assert!(error.contains("stage `later` is not built before this one"), "{error}");
+        }
+    }
+}

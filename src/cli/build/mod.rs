@@ -22,7 +22,7 @@ use crate::cli::pull::RegistryArguments;
 use crate::cli::render::{self, Printer, Progress};
 use crate::cli::run::EmulationArgument;
 use crate::cli::timeline::Recorder;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quote};
 use crate::oci::{Platform, Reference};
 use image_options::EPOCH;
 
@@ -145,7 +145,7 @@ fn check(arguments: &Arguments, environment: &Environment, means: &source::Means
         ignore: text.ignore.as_ref(),
         target: arguments.target.as_deref(),
         arguments: &build_arguments(&arguments.build_arg, environment)?,
-        platform: &platforms(&arguments.platform)[0],
+        platform: &platforms(&arguments.platform)?[0],
         contexts: &arguments.source.contexts()?,
     };
     arguments.check.print_findings(&text.name, &text.source, &surroundings)
@@ -169,7 +169,7 @@ fn request(arguments: &Arguments, environment: &Environment, means: &source::Mea
         tags: arguments.tag.clone(),
         target: arguments.target.clone(),
         arguments: build_args,
-        platforms: platforms(&arguments.platform),
+        platforms: platforms(&arguments.platform)?,
         width: arguments.jobs.map_or_else(|| environment.processors(), std::num::NonZero::get),
         cache: if arguments.no_cache { Cache::Ignore } else { Cache::Use },
         caches: build::Caches::default(),
@@ -188,14 +188,18 @@ fn request(arguments: &Arguments, environment: &Environment, means: &source::Mea
 }
 
 /// Each platform once, in the order given; this machine's if none is.
-fn platforms(given: &[Platform]) -> Vec<Platform> {
+fn platforms(given: &[Platform]) -> Result<Vec<Platform>> {
     let mut platforms: Vec<Platform> = Vec::new();
     for platform in given {
+        if let Some(near) = platform.misspelt() {
+            return Err(Error::input(format!("unknown architecture {}", quote(&platform.architecture)))
+                .hint(format!("did you mean {}?", quote(near))));
+        }
         if !platforms.contains(platform) {
             platforms.push(platform.clone());
         }
     }
-    if platforms.is_empty() { vec![Platform::host()] } else { platforms }
+    Ok(if platforms.is_empty() { vec![Platform::host()] } else { platforms })
 }
 
 fn build_arguments(given: &[String], environment: &Environment) -> Result<BTreeMap<String, String>> {
