@@ -58,6 +58,8 @@ pub enum Outcome {
     Failed,
     /// Ended because something else failed.
     Stopped,
+    /// Executed, while what it read was changed by others.
+    Unsettled,
     /// Not executed, since this is a dry run; nothing answers for it.
     Planned,
 }

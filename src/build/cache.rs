@@ -84,6 +84,15 @@ pub struct Made {
     pub outcome: Outcome,
 }
 
+/// Whether what a step read is still what its key says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inputs {
+    /// It is.
+    AsKeyed,
+    /// Somebody changed it meanwhile: the result answers for nothing.
+    Changed,
+}
+
 impl Made {
     /// Nothing yet.
     pub fn planned() -> Self {
@@ -96,15 +105,32 @@ impl Engine<'_> {
     ///
     /// `id` is the step's in events, if this is a step's own work.
     pub(super) fn cached(&self, id: Option<u64>, key: Digest, work: impl FnOnce(&Self) -> Result<Option<Layer>>) -> Result<Made> {
+        self.cached_while(id, key, |_| Ok(Inputs::AsKeyed), work)
+    }
+
+    /// [`Engine::cached`] for a step that reads files which others can change: `inputs` looks again when the work is done.
+    pub(super) fn cached_while(
+        &self,
+        id: Option<u64>,
+        key: Digest,
+        inputs: impl FnOnce(&Self) -> Result<Inputs>,
+        work: impl FnOnce(&Self) -> Result<Option<Layer>>,
+    ) -> Result<Made> {
         let key = self.dated(key);
-        let made = self.answer(id, key, work)?;
-        if made.outcome != Outcome::Planned {
+        let made = self.answer(id, key, inputs, work)?;
+        if !matches!(made.outcome, Outcome::Planned | Outcome::Unsettled) {
             self.ledger.note(&key, &made);
         }
         Ok(made)
     }
 
-    fn answer(&self, id: Option<u64>, key: Digest, work: impl FnOnce(&Self) -> Result<Option<Layer>>) -> Result<Made> {
+    fn answer(
+        &self,
+        id: Option<u64>,
+        key: Digest,
+        inputs: impl FnOnce(&Self) -> Result<Inputs>,
+        work: impl FnOnce(&Self) -> Result<Option<Layer>>,
+    ) -> Result<Made> {
         let mut _lock = None;
         if self.cache == Cache::Use {
             if let Some(made) = self.remembered(&key)? {
@@ -133,8 +159,19 @@ impl Engine<'_> {
         let created = self.request.times.epoch().map_or_else(|| Ok(super::now()), super::timestamp)?;
         let layer = layer.map(|layer| (layer.diff_id, layer.size));
         let record = Record { layer, created };
-        self.remember(&key, &record)?;
-        Ok(Made { layer: record.layer.map(StateLayer::made), created: record.created, outcome: Outcome::Done })
+        let outcome = match inputs(self)? {
+            Inputs::AsKeyed => {
+                self.remember(&key, &record)?;
+                Outcome::Done
+            }
+            Inputs::Changed => {
+                let text =
+                    "files of the build context changed while a step read them; what it made may be a mixture, and is not remembered";
+                self.sink.event(Event::Warning(text));
+                Outcome::Unsettled
+            }
+        };
+        Ok(Made { layer: record.layer.map(StateLayer::made), created: record.created, outcome })
     }
 
     fn remember(&self, key: &Digest, record: &Record) -> Result<()> {

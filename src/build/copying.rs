@@ -14,7 +14,7 @@ use crate::rootfs::writer::LayerWriter;
 use crate::store::{Draft, Layer, StepRecord};
 
 use super::archive::{self, is_tar};
-use super::cache::Made;
+use super::cache::{Inputs, Made};
 use super::copy::{Archives, Plan, Rules};
 use super::engine::Engine;
 use super::key::Key;
@@ -96,7 +96,8 @@ impl Engine<'_> {
         if !work.fetched.is_empty() {
             key.list(work.fetched.iter().map(Fetched::key)).list(&copy.exclude_patterns);
         }
-        self.cached(Some(id), key.finish(), |engine| {
+        let still = |engine: &Self| engine.inputs(&work, content);
+        self.cached_while(Some(id), key.finish(), still, |engine| {
             if let Some(early) = early {
                 return early.commit();
             }
@@ -106,6 +107,19 @@ impl Engine<'_> {
             };
             engine.make(&work, &mut selection)?.commit()
         })
+    }
+
+    /// Whether the context still holds what was hashed. Images and stages can't change.
+    fn inputs(&self, work: &Work<'_>, content: Digest) -> Result<Inputs> {
+        if work.origin.context().is_none() || work.copy.sources.is_empty() {
+            return Ok(Inputs::AsKeyed);
+        }
+        let again = self.select(work).and_then(|mut again| {
+            self.hash(&work.origin, &mut again)?;
+            again.digest(&work.origin.view)
+        });
+        // What can't be read any more has changed too.
+        Ok(if again.is_ok_and(|digest| digest == content) { Inputs::AsKeyed } else { Inputs::Changed })
     }
 
     /// What a COPY reads.

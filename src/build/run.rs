@@ -20,7 +20,7 @@ use super::resolve::Command;
 use super::state::{DEFAULT_PATH, State, StateLayer};
 
 /// The host name every step sees, so that none depends on the machine.
-const HOSTNAME: &str = "rootling";
+pub const HOSTNAME: &str = "rootling";
 
 /// What helps where a foreign program did not run and the kernel had something to say.
 const FOREIGN: &str =

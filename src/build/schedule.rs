@@ -67,6 +67,10 @@ impl<T: Clone + Send> Schedule<T> {
         let worker = || {
             while let Some(number) = self.next(jobs, &taken, stop) {
                 if let Err(error) = self.result(number, || work(number)) {
+                    // Who waited for what failed hears of it before whoever it failed for has said why.
+                    if Stop::is_own(&error) {
+                        continue;
+                    }
                     let mut first = first_error.lock().unwrap_or_else(PoisonError::into_inner);
                     if !stop.is_stopped() {
                         first.get_or_insert(error);

@@ -10,6 +10,8 @@ pub struct Scope {
     variables: BTreeMap<String, String>,
     /// Names that ARG declared, in order; they show in the history of RUN.
     arguments: Vec<String>,
+    /// Bytes of all names and values, and two for each.
+    size: usize,
     /// Names whose present value comes from ARG: they reach RUN but not the image.
     temporary: BTreeSet<String>,
 }
@@ -27,7 +29,7 @@ impl Scope {
 
     /// ENV.
     pub fn set_env(&mut self, name: &str, value: &str) {
-        self.variables.insert(name.into(), value.into());
+        self.insert(name, value);
         self.temporary.remove(name);
     }
 
@@ -40,14 +42,19 @@ impl Scope {
         if let Some(value) = value
             && !set_by_env
         {
-            self.variables.insert(name.into(), value.into());
+            self.insert(name, value);
             self.temporary.insert(name.into());
         }
     }
 
     /// How long all names and values are together, in bytes.
     pub fn size(&self) -> usize {
-        self.variables.iter().map(|(name, value)| name.len() + value.len() + 2).sum()
+        self.size
+    }
+
+    fn insert(&mut self, name: &str, value: &str) {
+        let old = self.variables.insert(name.into(), value.into());
+        self.size = self.size + value.len() - old.as_ref().map_or(0, String::len) + if old.is_none() { name.len() + 2 } else { 0 };
     }
 
     /// A variable's value.

@@ -108,7 +108,8 @@ impl Engine<'_> {
         key.field(format!("{} {network:?} {:?}", state.config.platform(), self.request.emulation));
         surroundings.add_to(&mut key);
         let mounts = Mounts::find(self, stage, state, &command.mounts, &mut key)?;
-        self.cached(Some(id), key.finish(), |engine| run::run(engine, state, command, &mounts, id))
+        let still = |engine: &Self| Ok(mounts.inputs(engine));
+        self.cached_while(Some(id), key.finish(), still, |engine| run::run(engine, state, command, &mounts, id))
     }
 
     fn workdir(&self, state: &State, path: &str, id: u64) -> Result<Made> {

@@ -8,6 +8,8 @@ use crate::error::{Error, Kind, Result};
 use crate::event::next_id;
 use crate::sandbox::{Killer, Running};
 
+const STOPPED: &str = "stopped, since another stage failed";
+
 /// Asks everything that belongs to one build to end.
 #[derive(Default)]
 pub struct Stop {
@@ -35,7 +37,12 @@ impl Stop {
 
     /// The error of what was ended because of it.
     pub fn error() -> Error {
-        Error::with_kind(Kind::Interrupted, "stopped, since another stage failed")
+        Error::with_kind(Kind::Interrupted, STOPPED)
+    }
+
+    /// Whether an error says no more than that something else failed.
+    pub fn is_own(error: &Error) -> bool {
+        error.kind() == Kind::Interrupted && error.what() == STOPPED
     }
 
     /// An error if it was asked.

@@ -9,7 +9,7 @@ use crate::oci::ImagePath;
 use crate::sandbox::{Access, Capabilities, Limit, Missing, Mount, MountKind, Network};
 
 use super::key::Key;
-use super::run::file;
+use super::run::{HOSTNAME, file};
 
 /// The surroundings of every RUN.
 #[derive(Clone, Debug)]
@@ -138,10 +138,9 @@ impl Resolution {
 fn host_files(surroundings: &Surroundings) -> Vec<Mount> {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let added: String = surroundings.hosts.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect();
-    let hosts = match (read("/etc/hosts"), added.is_empty()) {
-        (None, true) => None,
-        (text, _) => Some(text.unwrap_or_default() + &added),
-    };
+    // `sudo` and `hostname -f` look their own host up.
+    let own = format!("127.0.1.1\t{HOSTNAME}\n");
+    let hosts = Some(read("/etc/hosts").map_or_else(String::new, |text| text.trim_end().to_owned() + "\n") + &own + &added);
     let resolution = &surroundings.resolution;
     let resolv = match read("/etc/resolv.conf") {
         None if *resolution == Resolution::default() => None,

@@ -103,11 +103,16 @@ pub fn note(text: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{text}");
 }
 
-/// Prints a result; the error of a closed standard output (`| head`) ends the program quietly.
+/// Prints a result. A closed standard output (`| head`) ends the program quietly, one that can't be written with an error.
 pub fn result(text: &str) {
     let mut out = std::io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+    match out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(e) => {
+            error(&Error::os("can't write to standard output", e));
+            std::process::exit(1);
+        }
     }
 }
 
@@ -303,8 +308,8 @@ impl Sink for Printer {
                 match outcome {
                     Outcome::Cached => self.line(&format!("{DIM}[{}] cached: {}{DIM:#}", step.name, step.text)),
                     // Instant steps say enough by being there.
-                    Outcome::Done if elapsed < Duration::from_millis(500) => {}
-                    Outcome::Done => self.line(&format!("{DIM}[{}] {}{DIM:#}", step.name, duration(elapsed))),
+                    Outcome::Done | Outcome::Unsettled if elapsed < Duration::from_millis(500) => {}
+                    Outcome::Done | Outcome::Unsettled => self.line(&format!("{DIM}[{}] {}{DIM:#}", step.name, duration(elapsed))),
                     Outcome::Planned => self.line(&format!("{YELLOW}[{}] would be executed:{YELLOW:#} {}", step.name, step.text)),
                     Outcome::Stopped => self.line(&format!("{DIM}[{}] stopped{DIM:#}", step.name)),
                     Outcome::Failed => self.line(&format!("{RED}[{}] failed{RED:#}", step.name)),

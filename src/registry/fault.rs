@@ -9,6 +9,9 @@ use serde_json::Value;
 use super::credentials::Login;
 use crate::error::{Error, Kind, Place, describe_io, quote};
 
+/// How a user gives credentials.
+const CREDENTIALS: &str = "`podman login` or `docker login` writes a file that is read here too, and `--authfile FILE` names another";
+
 /// Whether trying again makes sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Retry {
@@ -146,14 +149,14 @@ pub(super) fn of_status(what: &str, url: &Url, status: StatusCode, body: &[u8], 
     let shown = if host == "registry-1.docker.io" { "docker.io" } else { &host };
     match (status, login.map(Login::user)) {
         (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, None) => {
-            error = error.hint(format!("check the name; if it is private, log in first: `rootling login {shown}`"));
+            error = error.hint(format!("check the name; if it is private, give credentials for {shown} first: {CREDENTIALS}"));
         }
         (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Some(user)) => {
             let who = user.map_or_else(|| "the stored token".to_owned(), |user| format!("user {}", quote(user)));
-            error = error.hint(format!("{who} may not do this; log in as somebody who may: `rootling login {shown}`"));
+            error = error.hint(format!("{who} may not do this; give credentials of somebody who may for {shown}: {CREDENTIALS}"));
         }
         (StatusCode::TOO_MANY_REQUESTS, None) => {
-            error = error.hint(format!("try again later; logged-in users often may do more: `rootling login {shown}`"));
+            error = error.hint(format!("try again later; users with credentials often may do more: {CREDENTIALS}"));
         }
         (StatusCode::NOT_FOUND, _) => error = error.hint("check the repository's name and the tag"),
         (s, _) if s.is_server_error() => error = error.hint("the registry has a problem; try again later"),

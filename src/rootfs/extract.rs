@@ -1,8 +1,8 @@
 //! A view as plain files in a user's directory: true modes, times, links and what attributes the user may set.
 //!
 //! Not a layer and not a tree of the storage directory: what one user can't have (owners, device nodes, capabilities) is lost here, unless
-//! that user is root. Existing files are replaced, existing directories kept with what else they hold; no symlink in the directory is
-//! followed.
+//! that user is root. Existing files are replaced, existing directories kept as they are with what else they hold; where a file or link is
+//! in the way of a directory, or the other way round, it ends. No symlink in the directory is followed.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::path::Path;
 
 use super::meta::{Kind, Meta};
 use super::view::{Node, View};
-use crate::error::{IoContext, Result, from_io, quote};
+use crate::error::{Error, IoContext, Result, from_io, quote};
 use crate::oci::ImagePath;
 use crate::sys::fs;
 use crate::sys::fs::copy::Copier;
@@ -45,11 +45,21 @@ struct Extract<'a> {
     copier: Copier,
     /// Files with several names, by where the first is.
     first: HashMap<(u64, u64), ImagePath>,
-    /// The directories from below the root to where we are. Their modes and times are set when all is in them.
-    open: Vec<(ImagePath, OwnedFd, Meta)>,
+    /// The directories from below the root to where we are, and what is done with each when all is in it.
+    open: Vec<(ImagePath, OwnedFd, Closing)>,
     root: OwnedFd,
     as_root: bool,
     left_out: u64,
+}
+
+/// What is done with a directory when all is in it.
+enum Closing {
+    /// It is new: it gets owner, mode and times.
+    Finish(Box<Meta>),
+    /// It was there and could not be written to: it gets back this mode.
+    Restore(u32),
+    /// It was there.
+    Leave,
 }
 
 impl Extract<'_> {
@@ -62,8 +72,8 @@ impl Extract<'_> {
         let name = name.to_vec();
         let failed = |e: io::Error| from_io(|| "the file system refuses".into(), e);
         if node.meta.kind == Kind::Directory {
-            let fd = enter(self.here(), &name).map_err(failed)?;
-            self.open.push((node.path.clone(), fd, node.meta.clone()));
+            let (fd, closing) = enter(self.here(), &name, &node.meta)?;
+            self.open.push((node.path.clone(), fd, closing));
             return Ok(());
         }
         if let Some(first) = node.link.and_then(|link| self.first.get(&link)).cloned() {
@@ -143,8 +153,13 @@ impl Extract<'_> {
     /// Leaves directories until the one at a path is the innermost.
     fn close_down_to(&mut self, path: &[u8]) -> Result<()> {
         while self.open.last().is_some_and(|(open, _, _)| open.as_bytes() != path) {
-            let Some((path, fd, meta)) = self.open.pop() else { break };
-            self.finish(fd.as_fd(), &meta).map_err(|e| from_io(|| format!("can't finish {}", quote(path.to_string())), e))?;
+            let Some((path, fd, closing)) = self.open.pop() else { break };
+            let closed = match closing {
+                Closing::Finish(meta) => self.finish(fd.as_fd(), &meta),
+                Closing::Restore(mode) => fs::set_mode(&fd, mode),
+                Closing::Leave => Ok(()),
+            };
+            closed.map_err(|e| from_io(|| format!("can't finish {}", quote(path.to_string())), e))?;
         }
         Ok(())
     }
@@ -179,23 +194,29 @@ fn mtime(meta: &Meta) -> (i64, u32) {
     (meta.mtime.secs, meta.mtime.nanos)
 }
 
-/// Opens a directory, made where there is none; anything else of that name gives way to it.
-fn enter(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
-    match fs::stat_if_any(dir, name)? {
-        Some(stat) if stat.is_dir() => {
-            // Of an earlier export, perhaps read-only.
-            if stat.permissions() & 0o700 != 0o700 {
-                fs::set_mode_at(dir, name, stat.permissions() | 0o700)?;
-            }
+/// Opens a directory, made where there is none.
+///
+/// Errors: something else has the name; it is not ours to remove.
+fn enter(dir: BorrowedFd<'_>, name: &[u8], meta: &Meta) -> Result<(OwnedFd, Closing)> {
+    let failed = |e: io::Error| from_io(|| "the file system refuses".into(), e);
+    let closing = match fs::stat_if_any(dir, name).map_err(failed)? {
+        // Of an earlier export, perhaps read-only.
+        Some(stat) if stat.is_dir() && stat.permissions() & 0o700 != 0o700 => {
+            fs::set_mode_at(dir, name, stat.permissions() | 0o700).map_err(failed)?;
+            Closing::Restore(stat.permissions())
         }
-        found => {
-            if found.is_some() {
-                fs::unlink(dir, name)?;
-            }
-            fs::make_dir(dir, name, 0o700)?;
+        Some(stat) if stat.is_dir() => Closing::Leave,
+        Some(_) => {
+            return Err(Error::input(format!("{} is in the way", quote(name)))
+                .cause("the image has a directory of that name")
+                .hint("write to a directory of its own, or remove what is in the way"));
         }
-    }
-    fs::open_dir(dir, name)
+        None => {
+            fs::make_dir(dir, name, 0o700).map_err(failed)?;
+            Closing::Finish(Box::new(meta.clone()))
+        }
+    };
+    Ok((fs::open_dir(dir, name).map_err(failed)?, closing))
 }
 
 /// Removes what stands in the way, unless it is a directory.

@@ -204,7 +204,7 @@ impl Source<'_> {
             StepPlace::Layout { directory, .. } => {
                 let path = blob_path(directory, &descriptor.digest);
                 let mut bytes = Vec::new();
-                let file = std::fs::File::open(&path).doing("open", &path)?;
+                let file = open_regular(&path)?;
                 file.take(LONGEST_DOCUMENT).read_to_end(&mut bytes).doing("read", &path)?;
                 if Digest::of(&bytes) != descriptor.digest {
                     return Err(Error::with_kind(Kind::Corrupt, format!("{} is damaged", quote_path(&path)))
@@ -233,12 +233,24 @@ impl Blobs for Source<'_> {
             }
             StepPlace::Layout { directory, .. } => {
                 let path = blob_path(directory, &descriptor.digest);
-                let mut file = std::fs::File::open(&path).doing("open", &path)?;
+                let mut file = open_regular(&path)?;
                 std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(offset)).doing("read", &path)?;
-                Ok((Box::new(file), path.display().to_string()))
+                // One byte more than announced is enough to see that it is too long.
+                let rest = (descriptor.size + 1).saturating_sub(offset);
+                Ok((Box::new(file.take(rest)), path.display().to_string()))
             }
         }
     }
+}
+
+/// Opens a file that is what it seems: no link, and nothing that never ends.
+fn open_regular(path: &Path) -> Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let file = std::fs::File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).doing("open", path)?;
+    if !file.metadata().doing("look at", path)?.is_file() {
+        return Err(Error::with_kind(Kind::Corrupt, format!("{} is not a regular file", quote_path(path))));
+    }
+    Ok(file)
 }
 
 fn blob_path(directory: &Path, digest: &Digest) -> PathBuf {
@@ -248,7 +260,8 @@ fn blob_path(directory: &Path, digest: &Digest) -> PathBuf {
 /// A layout's entry of a name.
 fn named(directory: &Path, tag: &str) -> Result<Descriptor> {
     let path = directory.join("index.json");
-    let bytes = std::fs::read(&path).doing("read", &path)?;
+    let mut bytes = Vec::new();
+    open_regular(&path)?.take(LONGEST_DOCUMENT).read_to_end(&mut bytes).doing("read", &path)?;
     let index: Index = serde_json::from_slice(&bytes)
         .map_err(|e| Error::with_kind(Kind::Corrupt, format!("{} can't be understood", quote_path(&path))).cause(e))?;
     let found = index.manifests.into_iter().find(|entry| entry.annotations.get(REF_NAME).is_some_and(|name| name == tag));

@@ -184,3 +184,36 @@ fn found_by_strangers() {
         assert!(ran.code != Some(0) && ran.stderr.contains(message) && ran.stderr.contains("--> "), "{name}: {ran}");
     }
 }
+
+#[test]
+fn a_file_that_changes_while_a_step_reads_it_answers_for_nothing() {
+    let rig = Rig::with_base();
+    rig.write("context/d/a", "AAAA\n");
+    // The step itself waits until the file was changed beside it.
+    let dockerfile = "FROM base\nRUN --mount=type=bind,source=d,target=/d while ! test -e /meet/changed; do sleep 0.05; done; cat /d/a >/got\n";
+    let file = rig.write("Dockerfile.changing", dockerfile);
+    let (context, meeting) = (rig.path("context").display().to_string(), rig.path("meeting"));
+    fs::create_dir(&meeting).unwrap();
+    let bind = format!("{}:/meet", meeting.display());
+    let words = ["build", "--bind", &bind, "-t", "changing", "-f", file.to_str().unwrap(), &context];
+    let child = rig.start(words);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    rig.write("context/d/a", "BBBB\n");
+    fs::write(meeting.join("changed"), "").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("changed while a step read them"), "{said}");
+    assert_eq!(rig.sh("changing", "cat /got"), "BBBB\n");
+    rig.write("context/d/a", "AAAA\n");
+    rig.ok(words);
+    assert_eq!(rig.sh("changing", "cat /got"), "AAAA\n");
+}
+
+#[test]
+fn a_step_finds_its_own_host() {
+    let rig = Rig::with_base();
+    rig.build("host", "FROM base\nRUN cat /etc/hosts >/seen; cat /proc/sys/kernel/hostname >/name\n");
+    let name = rig.sh("host", "cat /name");
+    assert!(rig.sh("host", "cat /seen").lines().any(|line| line.split_whitespace().nth(1) == Some(name.trim())), "{name}");
+    assert_eq!(rig.sh("host", "test ! -s /etc/hosts || echo left"), "", "it is not in the image");
+}

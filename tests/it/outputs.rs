@@ -258,3 +258,23 @@ fn several_platforms_leave_as_an_index() {
     let refused = rig.fails(["push", &name, "docker-archive:d.tar"]);
     assert!(refused.contains("one platform"), "{refused}");
 }
+
+#[test]
+fn what_is_there_is_not_ours_to_remove() {
+    let rig = Rig::with_base();
+    rig.build("tree", "FROM base\nRUN mkdir -p /.profile/x /.keys && chmod 777 /.keys && echo new >/file\n");
+    let home = rig.path("home");
+    fs::create_dir_all(home.join(".keys")).unwrap();
+    fs::set_permissions(home.join(".keys"), fs::Permissions::from_mode(0o700)).unwrap();
+    rig.ok(["push", "tree", &format!("local:{}", home.display())]);
+    assert_eq!(fs::metadata(home.join(".keys")).unwrap().permissions().mode() & 0o777, 0o700, "a directory that was there keeps its mode");
+    let other = rig.path("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join(".profile"), "mine").unwrap();
+    let error = rig.fails(["push", "tree", &format!("local:{}", other.display())]);
+    assert!(error.contains("`.profile` is in the way"), "{error}");
+    assert_eq!(fs::read_to_string(other.join(".profile")).unwrap(), "mine");
+    let error = rig.fails(["push", "tree", &format!("local:{}", rig.storage().display())]);
+    assert!(error.contains("is in the storage directory"), "{error}");
+    rig.assert_healthy();
+}

@@ -67,3 +67,24 @@ fn a_trigger_that_names_its_own_stage_or_a_later_one_is_an_error() {
         }
     }
 }
+
+#[test]
+fn the_error_is_the_first_failures_own() {
+    let rig = Rig::with_base();
+    let dockerfile = "FROM base AS a\nRUN exit 5\nFROM base AS b\nCOPY --from=a /x /x\nFROM base AS c\nCOPY --from=a /x /x\n\
+                      FROM base\nCOPY --from=b /x /\nCOPY --from=c /x /\n";
+    let file = rig.write("Dockerfile.first", dockerfile);
+    for _ in 0..10 {
+        let ran = rig.run(["build", "--jobs", "4", "-f", file.to_str().unwrap(), "."]);
+        assert!(ran.code == Some(5) && ran.stderr.contains("exit status 5"), "{ran}");
+    }
+}
+
+#[test]
+fn a_trigger_can_not_wait_for_itself_by_number() {
+    let rig = Rig::with_base();
+    rig.build("trigger", "FROM base\nONBUILD COPY --from=0 /bin/sh /z\n");
+    let file = rig.write("Dockerfile.number", "FROM trigger\n");
+    let error = rig.fails(["build", "-f", file.to_str().unwrap(), "."]);
+    assert!(error.contains("is not built before this one"), "{error}");
+}

@@ -18,6 +18,7 @@ use crate::rootfs::meta::Kind as FileKind;
 use crate::sandbox::{Access, Connections, Missing, Mount, MountKind};
 use crate::store::CacheMount;
 
+use super::cache::Inputs;
 use super::engine::Engine;
 use super::key::Key;
 use super::plan::Stage;
@@ -115,6 +116,15 @@ impl<'a> Mounts<'a> {
             key.list(items.last().map(|item| item.target.as_bytes()));
         }
         Ok(Self { items })
+    }
+
+    /// Whether what was found in contexts is still there as it was.
+    pub fn inputs(&self, engine: &Engine<'_>) -> Inputs {
+        let changed = self.items.iter().any(|item| match &item.what {
+            What::Bind { tree, .. } => tree.inputs(engine) == Inputs::Changed,
+            _ => false,
+        });
+        if changed { Inputs::Changed } else { Inputs::AsKeyed }
     }
 
     /// Where the step finds its first SSH agent, given or not, unless it says otherwise.

@@ -16,6 +16,7 @@ use crate::rootfs::writer::{Content, LayerWriter};
 use crate::sandbox::{Access, MountKind};
 use crate::store::{WorkspaceKind, lowers};
 
+use super::super::cache::Inputs;
 use super::super::copy::{Destination, Plan, Rules};
 use super::super::engine::Engine;
 use super::super::key::Key;
@@ -28,6 +29,9 @@ pub struct Tree<'a> {
     origin: Origin<'a>,
     /// The one item that was selected.
     selection: Selection,
+    /// As the Dockerfile says it.
+    source: String,
+    content: Digest,
 }
 
 impl<'a> Tree<'a> {
@@ -43,8 +47,20 @@ impl<'a> Tree<'a> {
         let origin = engine.origin(stage, mount.from.as_deref().filter(|from| !from.is_empty()))?;
         let source = mount.source.clone().unwrap_or_default();
         let mut selection = Selection { items: vec![origin.source().select_one(&source)?] };
-        let content = engine.content(&origin, &mut selection, &["--mount".into(), source])?;
-        Ok((Self { origin, selection }, content))
+        let content = engine.content(&origin, &mut selection, &["--mount".into(), source.clone()])?;
+        Ok((Self { origin, selection, source, content }, content))
+    }
+
+    /// Whether a context still holds what was found. Images and stages can't change.
+    pub fn inputs(&self, engine: &Engine<'_>) -> Inputs {
+        if self.origin.context().is_none() {
+            return Inputs::AsKeyed;
+        }
+        let again = self.origin.source().select_one(&self.source).and_then(|item| {
+            let mut selection = Selection { items: vec![item] };
+            engine.content(&self.origin, &mut selection, &["--mount".into(), self.source.clone()])
+        });
+        if again.is_ok_and(|digest| digest == self.content) { Inputs::AsKeyed } else { Inputs::Changed }
     }
 
     /// What to mount, and the owners of what can't say so itself, by paths below the mount. `points` are where other mounts go, by such paths:

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::{IoContext as _, Result};
+use crate::error::{Error, IoContext as _, Result, quote_path};
 use crate::event::{Event, Sink};
 use crate::rootfs::extract::extract;
 use crate::rootfs::view::View;
@@ -11,6 +11,7 @@ use crate::transfer::draft;
 
 /// Writes the files. A directory that is not there yet appears when it is whole; into one that is there files are put one by one.
 pub(super) fn write(bundle: &Bundle<'_>, directory: &Path, sink: &dyn Sink) -> Result<()> {
+    check_outside(bundle.store().path(), directory)?;
     let fresh = !directory.exists();
     let target = match fresh {
         true => {
@@ -29,6 +30,18 @@ pub(super) fn write(bundle: &Bundle<'_>, directory: &Path, sink: &dyn Sink) -> R
         }
         (false, filled) => filled,
     }
+}
+
+/// What an image holds must not pass for what the storage directory holds.
+fn check_outside(storage: &Path, directory: &Path) -> Result<()> {
+    let absolute = std::path::absolute(directory).doing("look at", directory)?;
+    let exists = absolute.ancestors().find_map(|path| std::fs::canonicalize(path).ok()).unwrap_or_default();
+    let storage = std::fs::canonicalize(storage).unwrap_or_else(|_| storage.to_owned());
+    if exists.starts_with(&storage) {
+        return Err(Error::input(format!("{} is in the storage directory", quote_path(directory)))
+            .hint("choose a place outside; `rootling path IMAGE` prints a tree that is there already"));
+    }
+    Ok(())
 }
 
 fn fill(bundle: &Bundle<'_>, target: &Path, sink: &dyn Sink) -> Result<()> {
