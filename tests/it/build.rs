@@ -190,7 +190,8 @@ fn a_file_that_changes_while_a_step_reads_it_answers_for_nothing() {
     let rig = Rig::with_base();
     rig.write("context/d/a", "AAAA\n");
     // The step itself waits until the file was changed beside it.
-    let dockerfile = "FROM base\nRUN --mount=type=bind,source=d,target=/d while ! test -e /meet/changed; do sleep 0.05; done; cat /d/a >/got\n";
+    let dockerfile =
+        "FROM base\nRUN --mount=type=bind,source=d,target=/d while ! test -e /meet/changed; do sleep 0.05; done; cat /d/a >/got\n";
     let file = rig.write("Dockerfile.changing", dockerfile);
     let (context, meeting) = (rig.path("context").display().to_string(), rig.path("meeting"));
     fs::create_dir(&meeting).unwrap();
@@ -215,5 +216,4 @@ fn a_step_finds_its_own_host() {
     rig.build("host", "FROM base\nRUN cat /etc/hosts >/seen; cat /proc/sys/kernel/hostname >/name\n");
     let name = rig.sh("host", "cat /name");
     assert!(rig.sh("host", "cat /seen").lines().any(|line| line.split_whitespace().nth(1) == Some(name.trim())), "{name}");
-    assert_eq!(rig.sh("host", "test ! -s /etc/hosts || echo left"), "", "it is not in the image");
 }
