@@ -124,6 +124,12 @@ fn plan<'a>(means: Means<'_>, file: &'a Dockerfile, platform: &Platform) -> Resu
     if Some(platform) == request.platforms.first() {
         check::warn(file, request, &plan, means.store, means.sink)?;
     }
+    if Some(platform) == request.platforms.first() {
+        let known = |name: &String| plan.stages.iter().any(|stage| stage.name == *name);
+        for name in request.caches.fresh.iter().filter(|name| !known(name)) {
+            means.sink.event(Event::Warning(&format!("`--no-cache-filter`: there is no stage {}", crate::error::quote(name))));
+        }
+    }
     for instruction in plan.needed.iter().flat_map(|index| &plan.stages[*index].instructions) {
         resolve::check_supported(instruction).map_err(|e| locate(file, e, instruction))?;
     }

@@ -57,7 +57,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = Progress::Auto)]
     progress: Progress,
     /// Show nothing but the image ID
-    #[arg(long, short)]
+    #[arg(long, short, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, action = clap::ArgAction::Set)]
     quiet: bool,
     /// Platforms to build for; several make an index [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[,…]", value_delimiter = ',')]

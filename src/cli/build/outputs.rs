@@ -22,10 +22,10 @@ pub struct OutputArguments {
     #[arg(long, short, value_name = "OUTPUT")]
     output: Vec<String>,
     /// Push the image under its names; short for --output type=registry
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, action = clap::ArgAction::Set)]
     push: bool,
     /// Keep the image in the storage directory, as is always done; for scripts written for buildx
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, action = clap::ArgAction::Set)]
     load: bool,
     /// Write the digests of what was made to a file, as JSON
     #[arg(long, value_name = "FILE")]
@@ -237,7 +237,7 @@ fn shape(attributes: &mut Attributes) -> Result<Shape> {
         place.extend(attributes.take_prefixed(prefix));
     }
     // What these ask for is so anyway.
-    for done in ["unpack", "store", "buildinfo", "dangling-name-prefix", "platform-split"] {
+    for done in ["unpack", "store", "buildinfo", "dangling-name-prefix", "platform-split", "rewrite-timestamp"] {
         attributes.take(done);
     }
     Ok(shape)
