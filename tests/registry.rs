@@ -99,7 +99,7 @@ fn blob_faults() {
             Kind::NotFound,
             &["404 Not Found", "blob unknown to registry (BLOB_UNKNOWN)"],
         ),
-        ("forbidden", |_| Reply::Close(http("403 Forbidden", &[], "")), Kind::Denied, &["403 Forbidden", "rootling login 127.0.0.1:"]),
+        ("forbidden", |_| Reply::Close(http("403 Forbidden", &[], "")), Kind::Denied, &["403 Forbidden", "give credentials", "127.0.0.1:"]),
         (
             "always 503",
             |_| Reply::Close(http("503 Service Unavailable", &["Retry-After: 9999"], "<html>")),
@@ -110,7 +110,7 @@ fn blob_faults() {
             "always 429",
             |_| Reply::Close(http("429 Too Many Requests", &[], r#"{"errors":[{"code":"TOOMANYREQUESTS"}]}"#)),
             Kind::Network,
-            &["TOOMANYREQUESTS", "rootling login"],
+            &["TOOMANYREQUESTS", "credentials"],
         ),
         (
             "redirect loop",
@@ -216,7 +216,7 @@ fn manifest_faults() {
             "no way to log in",
             |_| Reply::Close(http("401 Unauthorized", &["WWW-Authenticate: Negotiate"], "")),
             Kind::Denied,
-            &["rootling login 127.0.0.1:"],
+            &["give credentials", "127.0.0.1:"],
         ),
         (
             "a token server that is none",
@@ -386,7 +386,7 @@ fn a_real_registry_with_passwords() {
     let Some(registry) = RealRegistry::start(&["htpasswd"]) else { return };
     let image = registry.image("team/app:1");
     fetch_all(&with_login(password("user", "pass")), &image).unwrap();
-    check_error(fetch_all(&with_login(None), &image), Kind::Denied, &["authentication required", "`rootling login 127.0.0.1:"]);
+    check_error(fetch_all(&with_login(None), &image), Kind::Denied, &["authentication required", "give credentials for 127.0.0.1:"]);
     check_error(fetch_all(&with_login(password("user", "no")), &image), Kind::Denied, &["user `user` may not do this"]);
 }
 
@@ -397,7 +397,7 @@ fn a_real_registry_with_tokens() {
     fetch_all(&with_login(None), &public).unwrap();
     fetch_all(&with_login(password("reader", "reader")), &private).unwrap();
     fetch_all(&with_login(Some(Login::IdentityToken("refresh-me".into()))), &private).unwrap();
-    check_error(fetch_all(&with_login(None), &private), Kind::Denied, &["rootling login"]);
+    check_error(fetch_all(&with_login(None), &private), Kind::Denied, &["--authfile"]);
     check_error(
         fetch_all(&with_login(password("user", "no")), &private),
         Kind::Denied,
