@@ -44,7 +44,9 @@ fn main() -> ExitCode {
         && let Some(place) = place.to_str().and_then(|place| place.strip_prefix("in:"))
     {
         let fixture = Fixture::at(tempfile::tempdir_in(place).unwrap(), Tree::Plain);
-        for (name, check) in CHECKS.iter().chain(&[("plain_steps", plain_steps as Check)]).filter(|(name, _)| checks.iter().any(|c| c == name)) {
+        for (name, check) in
+            CHECKS.iter().chain(&[("plain_steps", plain_steps as Check)]).filter(|(name, _)| checks.iter().any(|c| c == name))
+        {
             check(&fixture);
             println!("ok {name} without attributes");
         }
@@ -326,7 +328,11 @@ fn plain_steps(fixture: &Fixture) {
     assert_eq!(listed(&done.report.left), ["/tmp/e/moved/f 33:44:04711", "/tmp/m 0:0:0644:char-1-3"]);
     // A thousand files follow their directory.
     let spec = consistent().unwrap().with_layers(done.report.left);
-    let done = step(root, Some(spec), "mkdir many; for i in $(seq 1000); do echo >many/$i; done; chown -R 3:4 many; mv many more; stat -c %u more/77");
+    let done = step(
+        root,
+        Some(spec),
+        "mkdir many; for i in $(seq 1000); do echo >many/$i; done; chown -R 3:4 many; mv many more; stat -c %u more/77",
+    );
     assert_eq!(done.out, "3\n");
     assert_eq!(listed(&done.report.left).iter().filter(|line| line.starts_with("/tmp/more/") && line.ends_with(" 3:4:0644")).count(), 1000);
 }

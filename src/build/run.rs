@@ -161,7 +161,13 @@ fn environment(
 
 /// Root emulation for a user of a stack; `None` without emulation. `mounted` is what is known of mounts, `caches` are those of them whose records
 /// are kept.
-pub fn emulation(mode: Mode, identity: &Identity, view: &View, mounted: &Record, caches: &[ImagePath]) -> Result<Option<serde_json::Value>> {
+pub fn emulation(
+    mode: Mode,
+    identity: &Identity,
+    view: &View,
+    mounted: &Record,
+    caches: &[ImagePath],
+) -> Result<Option<serde_json::Value>> {
     if mode == Mode::None {
         return Ok(None);
     }

@@ -139,7 +139,8 @@ mod tests {
             said.xattrs.insert(path.clone(), [(b"user.a".to_vec(), path.as_bytes().to_vec())].into());
             caches.push(path);
         }
-        let spec = EmulationSpec::new(Mode::Consistent, User::default()).with_layers(said.clone()).with_mounted(said.clone(), caches.clone());
+        let spec =
+            EmulationSpec::new(Mode::Consistent, User::default()).with_layers(said.clone()).with_mounted(said.clone(), caches.clone());
         let again = EmulationSpec::from_value(&spec.to_value()).unwrap();
         assert_eq!(again, spec);
         assert_eq!(again.caches().count(), caches.len());

@@ -220,7 +220,11 @@ pub fn list_call(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
         Follow::No => rustix::fs::llistxattr(file.path, &mut scratch.bytes[..]),
     };
     let root = caller.credentials.uid.filesystem == 0;
-    let tabled: Vec<u8> = kept::names(request.shared, &file).iter().filter(|name| root || !name.starts_with(b"trusted.")).flat_map(|name| [name, &b"\0"[..]].concat()).collect();
+    let tabled: Vec<u8> = kept::names(request.shared, &file)
+        .iter()
+        .filter(|name| root || !name.starts_with(b"trusted."))
+        .flat_map(|name| [name, &b"\0"[..]].concat())
+        .collect();
     let mut names = match length {
         Ok(length) => shown(&scratch.bytes[..length], root),
         Err(_) if tabled.is_empty() => return PASS,

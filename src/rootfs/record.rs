@@ -268,7 +268,14 @@ mod tests {
     #[test]
     fn refuses_damage() {
         let dir = tempfile::tempdir().unwrap();
-        for text in ["", "7", r#"{"overrides":{"/a":"x"}}"#, r#"{"implicit":["/../a"]}"#, r#"{"implicit":["/\\x4"]}"#, r#"{"xattrs":{"/a":{"b":"\\y"}}}"#] {
+        for text in [
+            "",
+            "7",
+            r#"{"overrides":{"/a":"x"}}"#,
+            r#"{"implicit":["/../a"]}"#,
+            r#"{"implicit":["/\\x4"]}"#,
+            r#"{"xattrs":{"/a":{"b":"\\y"}}}"#,
+        ] {
             fs::write(dir.path().join(FILE_NAME), text).unwrap();
             assert_eq!(Record::load(dir.path()).unwrap_err().kind(), Kind::Corrupt, "{text}");
         }

@@ -65,13 +65,7 @@ impl<'a> Tree<'a> {
 
     /// What to mount, and what is to be known of what can't say so itself, by paths below the mount. `points` are where other mounts go, by such paths:
     /// they can't be made in what is read-only.
-    pub fn provide(
-        &self,
-        engine: &Engine<'_>,
-        access: Access,
-        points: &[MountPoint],
-        scratch: &Path,
-    ) -> Result<(MountKind, Record)> {
+    pub fn provide(&self, engine: &Engine<'_>, access: Access, points: &[MountPoint], scratch: &Path) -> Result<(MountKind, Record)> {
         let hidden = self.hidden()?;
         let points = self.missing(points, access)?;
         let overlay = engine.request.workspace == WorkspaceKind::Overlay;
