@@ -24,6 +24,7 @@ mod registry;
 mod remote;
 mod reproducible;
 mod rig;
+mod round_trip;
 mod run;
 mod secrets;
 mod served;
