@@ -26,6 +26,7 @@ mod reproducible;
 mod rig;
 mod round_trip;
 mod run;
+mod scenes;
 mod secrets;
 mod served;
 mod stages;
