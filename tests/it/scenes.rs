@@ -10,7 +10,9 @@ use crate::rig::{PROGRAM, assert_ordinary_user, fixture, needs};
 #[test]
 fn programs_print_and_leave_what_they_do_under_real_root() {
     assert_ordinary_user();
-    let (Some(()), Some(_), Some(_)) = (needs("python3"), fixture("fixtures/world.tar"), fixture("reference/scenes/files.json")) else { return };
+    let (Some(()), Some(_), Some(_)) = (needs("python3"), fixture("fixtures/world.tar"), fixture("reference/scenes/files.json")) else {
+        return;
+    };
     let scene = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/matrix/scene");
     let out = Command::new("python3").args([scene, "check", "--subset", "--rootling", PROGRAM]).output().unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
