@@ -43,12 +43,15 @@ pub struct EmulationSpec {
     pub user: User,
     /// Owners of what holds no extended attributes (symlinks, FIFOs) in the layers below, by escaped path.
     owners: BTreeMap<String, String>,
+    /// How many calls are answered at once; by the number of processors if `None`.
+    #[serde(default)]
+    pub at_once: Option<usize>,
 }
 
 impl EmulationSpec {
     /// A specification for a stack in which no symlink or FIFO has an owner other than root.
     pub fn new(mode: Mode, user: User) -> Self {
-        Self { mode, user, owners: BTreeMap::new() }
+        Self { mode, user, owners: BTreeMap::new(), at_once: None }
     }
 
     /// Adds the owners of symlinks and FIFOs in the layers below.
