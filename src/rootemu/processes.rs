@@ -103,7 +103,15 @@ impl Processes {
         let root = RootIdentity::own()?;
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
         let highest = i32::try_from(limit.saturating_sub(RESERVED)).unwrap_or(i32::MAX);
-        Ok(Self { table: Mutex::default(), deaths: Watch::new()?, user, initial: OnceLock::new(), root, serial: AtomicU32::new(0), highest })
+        Ok(Self {
+            table: Mutex::default(),
+            deaths: Watch::new()?,
+            user,
+            initial: OnceLock::new(),
+            root,
+            serial: AtomicU32::new(0),
+            highest,
+        })
     }
 
     /// Forgets the processes that have ended. To be called before a notification is looked at: it may come from a new process with an old
