@@ -6,6 +6,7 @@ use std::io::Read;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Stream};
 use crate::oci::ImagePath;
+use crate::rootemu::fakeroot::{After, Pretence};
 use crate::rootemu::{EmulationSpec, Mode, Override, Report, User};
 use crate::rootfs::view::View;
 use crate::sandbox::{self, Access, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio};
@@ -37,6 +38,7 @@ pub fn run(engine: &Engine<'_>, state: &State, command: &Command, mounts: &Mount
     let workspace = engine.store.workspace(engine.request.workspace, &stack)?;
     let mut provided = mounts.provide(engine, &workspace.scratch())?;
     let spec = spec(engine, state, command, &identity, &workspace, &view, &provided)?;
+    engine.show_rewritten(command, id);
     let io = Stdio { stdin: sandbox::Stream::Null, stdout: sandbox::Stream::Pipe, stderr: sandbox::Stream::Pipe };
     engine.stop.check()?;
     let mut running = sandbox::spawn_holding(&spec, io, std::mem::take(&mut provided.held))?;
@@ -95,9 +97,10 @@ fn spec(
     let mut argv = command.argv.clone();
     if let Some(script) = &command.script {
         let target = ImagePath::clean(SCRIPTS).child(&script.name);
-        argv = vec![target.to_string()];
+        argv.push(target.to_string());
         mounts.push(file(target, script.text.clone().into_bytes(), 0o755));
     }
+    mounts.extend(command.pretence.iter().map(|path| file(path.clone(), Vec::new(), 0o600)));
     mounts.extend(provided.mounts.iter().cloned());
     mounts.sort_by(|a, b| a.target.cmp(&b.target));
     let root = match workspace.root() {
@@ -106,7 +109,8 @@ fn spec(
         }
         WorkspaceRoot::Directory(path) => Root::Directory { path: path.clone(), access: Access::ReadWrite },
     };
-    let emulation = emulation(engine.request.emulation, identity, view, &provided.owners)?;
+    let pretence = command.pretence.as_ref().map(|path| Pretence { file: path.to_string(), after: After::Kept });
+    let emulation = emulation(engine.request.emulation, identity, view, &provided.owners, pretence)?;
     let environment = environment(engine, state, command, identity, provided);
     let cwd = ImagePath::clean(&config.working_dir);
     Ok(Spec {
@@ -157,13 +161,20 @@ fn environment(
     environment
 }
 
-/// Root emulation for a user of a stack; `None` without emulation. `mounted` are owners of what is mounted into it.
-pub fn emulation(mode: Mode, identity: &Identity, view: &View, mounted: &[(ImagePath, Override)]) -> Result<Option<serde_json::Value>> {
+/// Root emulation for a user of a stack; `None` without emulation. `mounted` are owners of what is mounted into it, `pretence` is for commands
+/// behind a fakeroot program.
+pub fn emulation(
+    mode: Mode,
+    identity: &Identity,
+    view: &View,
+    mounted: &[(ImagePath, Override)],
+    pretence: Option<Pretence>,
+) -> Result<Option<serde_json::Value>> {
     if mode == Mode::None {
         return Ok(None);
     }
     let user = User { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() };
-    let mut spec = EmulationSpec::new(mode, user);
+    let mut spec = EmulationSpec::new(mode, user).with_pretence(pretence);
     // What stands in a record counts only where that layer's entry is the one seen.
     for (index, layer) in view.layers().iter().enumerate() {
         for (path, owner) in &layer.record.overrides {

@@ -7,8 +7,9 @@ use std::thread;
 use nix::errno::Errno;
 use serde_json::Value;
 
+use super::fakeroot::{self, After};
 use super::filter::{self, Moves};
-use super::spec::{EmulationSpec, Mode};
+use super::spec::{EmulationSpec, Mode, Report};
 use super::supervisor;
 use crate::error::{Error, Kind, Result};
 use crate::sandbox::{Emulator, Supervision};
@@ -50,11 +51,29 @@ impl Emulator for Emulation {
         confirm(EmulationSpec::from_value(spec)?.mode)
     }
 
+    fn prepare(&self, spec: &Value) -> Result<Value> {
+        let spec = EmulationSpec::from_value(spec)?;
+        spec.pretence.as_ref().map_or(Ok(Value::Null), |pretence| fakeroot::recall(&spec, pretence).map(Value::String))
+    }
+
+    fn conclude(&self, spec: &Value, prepared: &Value) -> Result<Option<Value>> {
+        match EmulationSpec::from_value(spec)?.pretence {
+            Some(pretence) if pretence.after == After::Kept => {
+                fakeroot::keep(&pretence, prepared.as_str().unwrap_or_default()).and_then(|report| to_value(&report)).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// If it fails or dies, calls that need it fail with ENOSYS; nothing waits for ever.
     fn supervise(&self, spec: &Value, listener: OwnedFd, context: Supervision) -> Result<Value> {
         let report = supervisor::supervise(&EmulationSpec::from_value(spec)?, listener, context)?;
-        serde_json::to_value(report).map_err(|e| Error::new("can't write the report of the root emulation").cause(e))
+        to_value(&report)
     }
+}
+
+fn to_value(report: &Report) -> Result<Value> {
+    serde_json::to_value(report).map_err(|e| Error::new("can't write the report of the root emulation").cause(e))
 }
 
 fn install(mode: Mode, moves: Moves) -> Result<Option<OwnedFd>> {
@@ -82,7 +101,7 @@ fn confirm(mode: Mode) -> Result<()> {
     };
     match mode {
         Mode::None => Ok(()),
-        Mode::SuccessOnly => match seccomp::call_self_test(ANSWERED) {
+        Mode::SuccessOnly | Mode::Fakeroot => match seccomp::call_self_test(ANSWERED) {
             Ok(0) => Ok(()),
             result => failed(&result),
         },
@@ -144,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_mode_passes_the_self_test() {
-        for mode in [Mode::Consistent, Mode::SuccessOnly, Mode::None] {
+        for mode in [Mode::Consistent, Mode::SuccessOnly, Mode::Fakeroot, Mode::None] {
             try_out(mode).unwrap();
         }
     }

@@ -32,7 +32,7 @@ fn rules(abi: Abi, mode: Mode, moves: Moves) -> Vec<Rule> {
     tables::table(abi)
         .flat_map(|row| match mode {
             Mode::Consistent => consistent(row, moves),
-            Mode::SuccessOnly => success_only(row),
+            Mode::SuccessOnly | Mode::Fakeroot => success_only(row),
             Mode::None => vec![],
         })
         .collect()

@@ -9,6 +9,7 @@
 //! its [`request`], its caller among [`processes`], and its file by [`paths`]; [`stat`], [`owner`], [`create`], [`xattr`], [`identity`]
 //! and [`exec`] answer it. What a file is believed to be is in [`attributes`] (by [`overrides`], or [`inodes`] where attributes can't
 //! be); what a process is believed to be is in [`credentials`].
+//! [`fakeroot`] is the other way, a program in the image that does it.
 
 mod attributes;
 pub mod calls;
@@ -16,6 +17,7 @@ mod create;
 pub mod credentials;
 mod emulation;
 mod exec;
+pub mod fakeroot;
 pub mod filter;
 mod identity;
 mod inodes;

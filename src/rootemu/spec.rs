@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::fakeroot::Pretence;
 use crate::error::{Error, Result};
 use crate::oci::ImagePath;
 use crate::rootfs::meta::Override;
@@ -19,6 +20,8 @@ pub enum Mode {
     Consistent,
     /// By the filter: success without effect.
     SuccessOnly,
+    /// As success without effect, under what a program in the image pretends ([`super::fakeroot`]).
+    Fakeroot,
     /// Not at all.
     None,
 }
@@ -43,12 +46,14 @@ pub struct EmulationSpec {
     pub user: User,
     /// Owners of what holds no extended attributes (symlinks, FIFOs) in the layers below, by escaped path.
     owners: BTreeMap<String, String>,
+    /// Where a fakeroot program keeps what it pretends; `None` where none runs.
+    pub pretence: Option<Pretence>,
 }
 
 impl EmulationSpec {
     /// A specification for a stack in which no symlink or FIFO has an owner other than root.
     pub fn new(mode: Mode, user: User) -> Self {
-        Self { mode, user, owners: BTreeMap::new() }
+        Self { mode, user, owners: BTreeMap::new(), pretence: None }
     }
 
     /// Adds the owners of symlinks and FIFOs in the layers below.
@@ -56,6 +61,12 @@ impl EmulationSpec {
     pub fn with_owners<'a>(mut self, owners: impl IntoIterator<Item = (&'a ImagePath, Override)>) -> Self {
         self.owners.extend(owners.into_iter().map(|(path, owner)| (escape(path.as_bytes()), owner.to_string())));
         self
+    }
+
+    /// Adds where a fakeroot program keeps what it pretends.
+    #[must_use]
+    pub fn with_pretence(self, pretence: Option<Pretence>) -> Self {
+        Self { pretence, ..self }
     }
 
     /// The owners again; entries that make no sense are left out.
