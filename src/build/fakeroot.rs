@@ -94,7 +94,13 @@ impl State {
 
 impl Engine<'_> {
     /// Gets fakeroot into a stage, if an instruction is the first that needs it.
-    pub(super) fn prepare_fakeroot(&self, stage: &Stage<'_>, state: &mut State, instruction: &Instruction, place: (usize, usize)) -> Result<()> {
+    pub(super) fn prepare_fakeroot(
+        &self,
+        stage: &Stage<'_>,
+        state: &mut State,
+        instruction: &Instruction,
+        place: (usize, usize),
+    ) -> Result<()> {
         let relevant = self.request.emulation == Mode::Fakeroot && matches!(instruction.kind, Kind::Run(_));
         if !relevant || state.certainty == Certainty::Guessed {
             return Ok(());
@@ -103,16 +109,15 @@ impl Engine<'_> {
         // What can't be resolved is the step's own error.
         let Ok(Action::Run(command)) = resolver.resolve(instruction) else { return Ok(()) };
         self.choose_fakeroot(stage, state)?;
-        let Chosen::Config(config) = state.fakeroot.chosen.clone() else { return Ok(()) };
+        let Chosen::Config(config) = &state.fakeroot.chosen.clone() else { return Ok(()) };
         if state.fakeroot.installed == Installed::Yes || state.under_fakeroot(command).pretence.is_none() {
             return Ok(());
         }
-        for (at, install) in config.installs().iter().enumerate() {
-            let text = format!("RUN # fakeroot, as {}.toml says ({} of {}): {}", config.name(), at + 1, config.installs().len(), install.why);
-            let installed = self.install(stage, state, install, &text, place);
-            installed.map_err(|e| {
-                let hint = format!("`rootling info --fakeroot` shows what {} does; other ways to be root need no program in the image", config.origin());
-                locate(self.file, e.context("can't install fakeroot for this RUN").hint(hint), instruction)
+        for install in config.installs() {
+            self.install(stage, state, (config, install), place).map_err(|e| {
+                let error = e.context(format!("can't prepare the image for this RUN as {}.toml says", config.name()));
+                let hint = "`--root-emulation=consistent`, the default, needs no program in the image; `rootling info --fakeroot IMAGE` shows the config";
+                locate(self.file, error.hint(hint), instruction)
             })?;
         }
         state.fakeroot.installed = Installed::Yes;
@@ -127,7 +132,12 @@ impl Engine<'_> {
         let name = self.name(stage);
         let (chosen, text) = match choose(&self.request.fakeroot, &view)? {
             Some(config) => (Chosen::Config(config.clone()), format!("{name} fakeroot: {}.toml ({})", config.name(), config.about())),
-            None => (Chosen::Nothing, format!("{name} no fakeroot config is for this image: root's system calls succeed there without effect, and owners are lost (`rootling info --fakeroot` lists the configs; a file of your own adds one, see doc/fakeroot.md)")),
+            None => (
+                Chosen::Nothing,
+                format!(
+                    "{name} no fakeroot config is for this image: root's system calls succeed there without effect, and owners are lost (`rootling info --fakeroot` lists the configs; a file of your own adds one, see doc/fakeroot.md)"
+                ),
+            ),
         };
         self.sink.event(match chosen {
             Chosen::Nothing => Event::Warning(text.trim_start()),
@@ -138,15 +148,23 @@ impl Engine<'_> {
     }
 
     /// One install step: like a RUN of root's, in `/`, without the Dockerfile's arguments, so that these don't make it anew.
-    fn install(&self, stage: &Stage<'_>, state: &mut State, install: &Install, text: &str, (number, total): (usize, usize)) -> Result<()> {
+    fn install(
+        &self,
+        stage: &Stage<'_>,
+        state: &mut State,
+        (config, install): (&Config, &Install),
+        (number, total): (usize, usize),
+    ) -> Result<()> {
+        let (test, doing) = (install.test.trim(), install.command.trim());
+        let script =
+            format!("# as {}.toml says, unless {}:\nif ! (\n{test}\n) >/dev/null 2>&1\nthen\n{doing}\nfi", config.name(), quote(test));
         let id = next_id();
-        self.sink.event(Event::StepStarted { id, stage: &self.name(stage), number, total, text });
+        self.sink.event(Event::StepStarted { id, stage: &self.name(stage), number, total, text: &format!("RUN {script}") });
         let start = Instant::now();
         let mut inside = state.clone();
         inside.config.config.user.clear();
         inside.config.config.working_dir = "/".into();
         inside.scope = Scope::of_image(&state.config.config.env);
-        let script = format!("if ! (\n{}\n) >/dev/null 2>&1\nthen\n{}\nfi", install.test.trim_end(), install.command.trim_end());
         let argv = ["/bin/sh", "-ec", &script].map(str::to_owned).to_vec();
         let command = Command { argv, script: None, network: None, mounts: Vec::new(), pretence: None };
         let made = self.run(stage, &inside, &command, id);
@@ -161,7 +179,7 @@ impl Engine<'_> {
         if outcome == Outcome::Planned {
             state.certainty = Certainty::Guessed;
         } else if made.layer.is_some() {
-            state.record(Some(made.created), format!("{text}\n{}", command.argv.join(" ")), made.layer);
+            state.record(Some(made.created), format!("RUN {}", command.argv.join(" ")), made.layer);
         }
         Ok(())
     }

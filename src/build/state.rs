@@ -85,7 +85,16 @@ impl State {
     fn on(config: ImageConfig, layers: Vec<StateLayer>) -> Self {
         let scope = Scope::of_image(&config.config.env);
         let (inherited, inherited_history) = (layers.len(), config.history.len());
-        Self { config, layers, inherited, inherited_history, scope, certainty: Certainty::Known, command: Command::Inherited, fakeroot: Fakeroot::default() }
+        Self {
+            config,
+            layers,
+            inherited,
+            inherited_history,
+            scope,
+            certainty: Certainty::Known,
+            command: Command::Inherited,
+            fakeroot: Fakeroot::default(),
+        }
     }
 
     /// What a stage that starts from this one starts with; ONBUILD triggers don't pass on, arguments do.

@@ -27,7 +27,9 @@ impl FakerootArguments {
         let named = |list: &str| std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty()).collect::<Vec<_>>();
         let own = match (self.fakeroot_configs.as_slice(), environment.variable("ROOTLING_FAKEROOT_CONFIGS")) {
             ([], Some(list)) => named(list),
-            ([], None) => environment.configuration().map(|path| path.join("fakeroot-configs")).filter(|path| path.is_dir()).into_iter().collect(),
+            ([], None) => {
+                environment.configuration().map(|path| path.join("fakeroot-configs")).filter(|path| path.is_dir()).into_iter().collect()
+            }
             (given, _) => given.to_vec(),
         };
         let mut add = |config: Config| {
@@ -107,7 +109,8 @@ fn describe(config: &Config) -> String {
 }
 
 fn json_of(config: &Config) -> serde_json::Value {
-    let matches: Vec<_> = config.conditions().iter().map(|c| json!({ "file": c.file.to_string(), "pattern": c.pattern.as_str(), "why": c.why })).collect();
+    let matches: Vec<_> =
+        config.conditions().iter().map(|c| json!({ "file": c.file.to_string(), "pattern": c.pattern.as_str(), "why": c.why })).collect();
     let installs: Vec<_> = config.installs().iter().map(|i| json!({ "test": i.test, "command": i.command, "why": i.why })).collect();
     let commands: Vec<_> = config.wrapping().commands.iter().map(|w| json!({ "names": w.names, "why": w.why })).collect();
     json!({

@@ -11,8 +11,8 @@ use super::{fakeroot, info, render};
 use crate::build::{Accounts, DEFAULT_PATH, Identity, emulation, file_mount};
 use crate::error::{Error, Result, quote};
 use crate::oci::{Config, ImagePath, Platform};
-use crate::rootemu::fakeroot::{After, Pretence};
 use crate::rootemu;
+use crate::rootemu::fakeroot::{After, Pretence};
 use crate::rootfs::record::Record;
 use crate::rootfs::view::{Follow, LayerDir, View};
 use crate::sandbox::{

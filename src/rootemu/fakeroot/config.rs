@@ -236,10 +236,11 @@ struct Source<'a> {
 
 impl Source<'_> {
     fn error(&self, what: &str, span: Range<usize>) -> Error {
-        let start = self.text.floor_char_boundary(span.start.min(self.text.len()));
+        let start = span.start.min(self.text.len());
         let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
         let line = self.text[line_start..].lines().next().unwrap_or_default();
-        let width = self.text.get(start..span.end).and_then(|marked| marked.lines().next()).map_or(1, |marked| marked.chars().count().max(1));
+        let width =
+            self.text.get(start..span.end).and_then(|marked| marked.lines().next()).map_or(1, |marked| marked.chars().count().max(1));
         let snippet = Snippet {
             file: self.name.clone(),
             line: self.text[..start].matches('\n').count() + 1,

@@ -150,7 +150,9 @@ pub fn keep(pretence: &Pretence, before: &str) -> Result<Report> {
         saved => saved.doing("read", path)?,
     };
     let (before, mut changed) = (lines(before), lines(&saved));
-    changed.retain(|inode, line| before.get(inode).is_none_or(|old| (old.mode, old.uid, old.gid, old.device) != (line.mode, line.uid, line.gid, line.device)));
+    changed.retain(|inode, line| {
+        before.get(inode).is_none_or(|old| (old.mode, old.uid, old.gid, old.device) != (line.mode, line.uid, line.gid, line.device))
+    });
     // Of root's files only those matter whose owner was another before, or whose mode can't be native.
     changed.retain(|inode, line| before.contains_key(inode) || (line.uid, line.gid) != (0, 0) || locks_out(line.mode) || line.device != 0);
     let mut keeper = Keeper { left: changed.values().map(|line| line.links.max(1)).sum(), changed, report: BTreeMap::new() };
@@ -204,6 +206,11 @@ impl Keeper {
             false => rustix::fs::lsetxattr(&entry.path, OVERRIDE_XATTR, over.to_string().as_bytes(), XattrFlags::empty()),
         };
         match set {
+            // Its native mode is its mode again.
+            Ok(()) | Err(rustix::io::Errno::NODATA) if plain && stat.mode & 0o7777 != over.mode => {
+                let mode = rustix::fs::Mode::from_raw_mode(over.mode);
+                rustix::fs::chmodat(CWD, &entry.path, mode, AtFlags::empty()).map_err(failed)
+            }
             Err(rustix::io::Errno::NODATA) if plain => Ok(()),
             // A file system without attributes: whoever makes the layer keeps it elsewhere.
             Err(rustix::io::Errno::NOTSUP) => {
@@ -324,7 +331,9 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Line>().unwrap().to_string(), text);
         }
-        for text in ["", "dev=2e", "dev=2e,ino=1,mode=9,uid=0,gid=0,nlink=1,rdev=0", "dev=2e,ino=1,mode=100644,uid=4294967296,gid=0,nlink=1,rdev=0"] {
+        for text in
+            ["", "dev=2e", "dev=2e,ino=1,mode=9,uid=0,gid=0,nlink=1,rdev=0", "dev=2e,ino=1,mode=100644,uid=4294967296,gid=0,nlink=1,rdev=0"]
+        {
             assert!(text.parse::<Line>().is_err(), "{text}");
         }
         assert_eq!(lines("dev=1,ino=2,mode=100644,uid=1,gid=1,nlink=1,rdev=0\ndev=1,ino=3,mo").len(), 1);
@@ -334,10 +343,18 @@ mod tests {
     fn overrides_and_lines_say_the_same() {
         let device = Kind::CharDevice { major: 1, minor: 3 };
         for (native, over, line) in [
-            (0o100_600, Override { uid: 33, gid: 34, mode: 0o4755, device: None }, "dev=2e,ino=77,mode=104755,uid=33,gid=34,nlink=1,rdev=0"),
+            (
+                0o100_600,
+                Override { uid: 33, gid: 34, mode: 0o4755, device: None },
+                "dev=2e,ino=77,mode=104755,uid=33,gid=34,nlink=1,rdev=0",
+            ),
             (0o040_700, Override { uid: 0, gid: 0, mode: 0, device: None }, "dev=2e,ino=77,mode=40000,uid=0,gid=0,nlink=1,rdev=0"),
             (0o120_777, Override { uid: 5, gid: 0, mode: 0o777, device: None }, "dev=2e,ino=77,mode=120777,uid=5,gid=0,nlink=1,rdev=0"),
-            (0o100_600, Override { uid: 0, gid: 6, mode: 0o660, device: Some(device) }, "dev=2e,ino=77,mode=20660,uid=0,gid=6,nlink=1,rdev=259"),
+            (
+                0o100_600,
+                Override { uid: 0, gid: 6, mode: 0o660, device: Some(device) },
+                "dev=2e,ino=77,mode=20660,uid=0,gid=6,nlink=1,rdev=259",
+            ),
         ] {
             assert_eq!(Line::new(&stat(native), &over).to_string(), line);
             assert_eq!(line.parse::<Line>().unwrap().over(&stat(native)), Some(over));

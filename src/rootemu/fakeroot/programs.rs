@@ -58,7 +58,8 @@ pub fn of_command(argv: &[String]) -> BTreeSet<String> {
 pub fn of_script(text: &str) -> BTreeSet<String> {
     let mut found = Found { names: BTreeSet::new(), depth: 0 };
     let first = text.lines().next().unwrap_or_default();
-    let mut interpreter = first.trim_start_matches("#!").split_whitespace().map(base_name).skip_while(|word| *word == "env" || word.starts_with('-'));
+    let mut interpreter =
+        first.trim_start_matches("#!").split_whitespace().map(base_name).skip_while(|word| *word == "env" || word.starts_with('-'));
     if interpreter.next().is_some_and(|name| SHELLS.contains(&name)) {
         found.script(text);
     }
@@ -270,9 +271,11 @@ impl<'a> Reader<'a> {
             }
             self.rest.next();
             match c {
-                '\'' => while let Some(c) = self.rest.next().filter(|c| *c != '\'') {
-                    word.push(c);
-                },
+                '\'' => {
+                    while let Some(c) = self.rest.next().filter(|c| *c != '\'') {
+                        word.push(c);
+                    }
+                }
                 '"' => self.double_quoted(&mut word),
                 '\\' => match self.rest.next() {
                     Some('\n') | None => {}
