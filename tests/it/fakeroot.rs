@@ -64,7 +64,8 @@ fn owners(rig: &Rig, image: &str) -> String {
 
 #[track_caller]
 fn assert_listed(list: &str, mode_and_owner: &str, path: &str) {
-    assert!(list.lines().any(|l| l.starts_with(mode_and_owner) && l.ends_with(path)), "no {mode_and_owner} {path} in:\n{list}");
+    let found: Vec<&str> = list.lines().filter(|line| line.ends_with(path)).collect();
+    assert!(found.iter().any(|line| line.starts_with(mode_and_owner)), "{path} is {found:?}, not {mode_and_owner}");
 }
 
 #[test]
@@ -241,7 +242,7 @@ fn network_fakeroot_installs_packages_on_debian() {
         ("drwx-wx--T 0/10", " var/spool/cron/crontabs/"),
         ("-rwsr-xr-x 0/0 ", " usr/bin/passwd"),
         ("-rw-r--r-- 33/33 ", " etc/debian_version"),
-        ("lrwxrwxrwx 33/33 ", " etc/mtab -> /proc/mounts"),
+        ("lrwxrwxrwx 33/33 ", " etc/alternatives/awk"),
         ("drwxr-xr-x 33/33 ", " etc/cron.d/"),
         ("crw-r--r-- 0/0 ", " null"),
     ] {

@@ -7,10 +7,10 @@
 //! mode in octal with its type, the others decimal. Only what lies in the root's own mount is looked at.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -128,7 +128,11 @@ pub fn recall(spec: &EmulationSpec, pretence: &Pretence) -> Result<String> {
     let owners: BTreeMap<ImagePath, Override> = spec.owners().collect();
     let mut text = String::new();
     each(&mut |entry| {
-        let over = if entry.holds_attributes() { read_override(&entry.path, Follow::No) } else { owners.get(entry.image_path).copied() };
+        let over = match entry.holds_attributes() {
+            true => read_override(&entry.path, Follow::No),
+            false if owners.is_empty() => None,
+            false => owners.get(&entry.image_path()).copied(),
+        };
         if let Some(over) = over {
             let _ = writeln!(text, "{}", Line::new(&entry.stat()?, &over));
         }
@@ -193,11 +197,10 @@ impl Keeper {
     }
 
     fn set(&mut self, entry: &Entry<'_>, stat: &FileStat, over: Override) -> Result<()> {
-        let failed = |e: rustix::io::Errno| Error::os(format!("can't set the owner of {}", quote(entry.image_path.to_string())), e);
         if !entry.holds_attributes() {
             // Written again with the time it has, so that it is in the layer whose record names its owner.
-            entry.touch(stat)?;
-            self.report.insert(entry.image_path.clone(), over);
+            fs::set_mtime_at(entry.dir, entry.name, stat.mtime).map_err(failed("change", &entry.path))?;
+            self.report.insert(entry.image_path(), over);
             return Ok(());
         }
         let plain = (over.uid, over.gid) == (0, 0) && over.device.is_none() && !locks_out(stat.mode & libc::S_IFMT | over.mode);
@@ -209,15 +212,15 @@ impl Keeper {
             // Its native mode is its mode again.
             Ok(()) | Err(rustix::io::Errno::NODATA) if plain && stat.mode & 0o7777 != over.mode => {
                 let mode = rustix::fs::Mode::from_raw_mode(over.mode);
-                rustix::fs::chmodat(CWD, &entry.path, mode, AtFlags::empty()).map_err(failed)
+                rustix::fs::chmodat(CWD, &entry.path, mode, AtFlags::empty()).map_err(failed("change the mode of", &entry.path))
             }
             Err(rustix::io::Errno::NODATA) if plain => Ok(()),
             // A file system without attributes: whoever makes the layer keeps it elsewhere.
             Err(rustix::io::Errno::NOTSUP) => {
-                self.report.insert(entry.image_path.clone(), over);
+                self.report.insert(entry.image_path(), over);
                 Ok(())
             }
-            set => set.map_err(failed),
+            set => set.map_err(failed("set the owner of", &entry.path)),
         }
     }
 }
@@ -234,23 +237,22 @@ struct Entry<'a> {
     dir: BorrowedFd<'a>,
     name: &'a [u8],
     path: CString,
-    image_path: &'a ImagePath,
     kind: fs::FileType,
+    /// The root's mount.
     mount: Option<u64>,
 }
 
 impl Entry<'_> {
     fn stat(&self) -> Result<FileStat> {
-        fs::stat_at(self.dir, self.name).map_err(|e| Error::os(format!("can't read {}", quote(self.image_path.to_string())), e))
+        fs::stat_at(self.dir, self.name).map_err(failed("read", &self.path))
     }
 
     fn holds_attributes(&self) -> bool {
         matches!(self.kind, fs::FileType::RegularFile | fs::FileType::Directory)
     }
 
-    fn touch(&self, stat: &FileStat) -> Result<()> {
-        fs::set_mtime_at(self.dir, self.name, stat.mtime)
-            .map_err(|e| Error::os(format!("can't change {}", quote(self.image_path.to_string())), e))
+    fn image_path(&self) -> ImagePath {
+        ImagePath::clean(self.path.as_bytes())
     }
 
     /// Whether it lies in the root's mount and not in one that covers it.
@@ -259,54 +261,48 @@ impl Entry<'_> {
     }
 }
 
+/// An error on a file of the image.
+fn failed<E: Into<io::Error>>(verb: &str, path: &CStr) -> impl FnOnce(E) -> Error {
+    move |e| Error::os(format!("can't {verb} {}", quote(path.to_bytes())), e)
+}
+
 /// The mount that something lies in; `None` where the kernel does not tell (before 5.8).
-fn mount_of(path: &CString) -> Option<u64> {
-    let stat = rustix::fs::statx(CWD, path.as_c_str(), AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MNT_ID).ok()?;
+fn mount_of(path: &CStr) -> Option<u64> {
+    let stat = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MNT_ID).ok()?;
     (stat.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(stat.stx_mnt_id)
 }
 
 /// Goes through everything in the root's mount, the root itself first.
 fn each(visit: &mut dyn FnMut(&Entry<'_>) -> Result<Going>) -> Result<()> {
-    let failed = |path: &ImagePath| {
-        let name = quote(path.to_string());
-        move |e: std::io::Error| Error::os(format!("can't read {name}"), e)
-    };
-    let at_root = ImagePath::root();
-    let root = fs::open_root(Path::new("/")).map_err(failed(&at_root))?;
-    let device = fs::stat_fd(&root).map_err(failed(&at_root))?.dev;
-    let mount = mount_of(&c"/".to_owned());
-    let top = Entry { dir: root.as_fd(), name: b".", path: c"/".to_owned(), image_path: &at_root, kind: fs::FileType::Directory, mount };
+    let root = fs::open_root(Path::new("/")).map_err(failed("open", c"/"))?;
+    let device = fs::stat_fd(&root).map_err(failed("read", c"/"))?.dev;
+    let mount = mount_of(c"/");
+    let top = Entry { dir: root.as_fd(), name: b".", path: c"/".to_owned(), kind: fs::FileType::Directory, mount };
     if visit(&top)? == Going::Enough {
         return Ok(());
     }
-    let mut walk = Walk::new(root).map_err(failed(&at_root))?;
-    while let Some(step) = walk.step().map_err(failed(&at_root))? {
+    let mut walk = Walk::new(root).map_err(failed("read", c"/"))?;
+    while let Some(step) = walk.step().map_err(failed("read", c"/"))? {
         let met = match step {
             Step::Entry(met) => met,
             Step::Leave => {
-                walk.ascend().map_err(failed(&at_root))?;
+                walk.ascend().map_err(failed("read", c"/"))?;
                 continue;
             }
         };
-        let image_path = ImagePath::clean(walk.path());
-        // Deeper than a path can name: nothing is kept of it.
+        // The kernel gives no names with NUL.
         let Ok(path) = CString::new([b"/", walk.path()].concat()) else { continue };
-        let mut kind = met.file_type();
-        if kind == fs::FileType::Unknown {
-            kind = fs::stat_at(walk.dir(), &*met.name).map_err(failed(&image_path))?.file_type();
+        let mut entry = Entry { dir: walk.dir(), name: &met.name, path, kind: met.file_type(), mount };
+        if entry.kind == fs::FileType::Unknown {
+            entry.kind = entry.stat()?.file_type();
         }
-        let entry = Entry { dir: walk.dir(), name: &met.name, path, image_path: &image_path, kind, mount };
         if visit(&entry)? == Going::Enough {
             return Ok(());
         }
-        if kind == fs::FileType::Directory {
-            let covered = match mount {
-                Some(_) => !entry.in_root_mount(),
-                None => entry.stat()?.dev != device,
-            };
-            if !covered {
-                walk.descend(&met).map_err(failed(&image_path))?;
-            }
+        // What is too deep to be named by a path is not in any mount here.
+        if entry.kind == fs::FileType::Directory && entry.in_root_mount() && (mount.is_some() || entry.stat()?.dev == device) {
+            let path = entry.path;
+            walk.descend(&met).map_err(failed("open", &path))?;
         }
     }
     Ok(())
