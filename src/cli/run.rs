@@ -215,7 +215,7 @@ fn emulated(
     } else if mode == rootemu::Mode::None {
         Ok((IdMap { inside_uid: identity.uid, inside_gid: identity.gid }, None))
     } else {
-        Ok((IdMap::ROOT, emulation(mode, identity, &target.view, &[], pretence)?))
+        Ok((IdMap::ROOT, emulation(mode, identity, &target.view, &Record::default(), &[], pretence)?))
     }
 }
 

@@ -8,7 +8,7 @@ mod ownership;
 mod programs;
 
 pub use config::{Condition, Config, Install, LARGEST_FILE, Origin, Words, Wrap, config_name};
-pub use ownership::{After, Pretence};
+pub use ownership::{After, Before, Pretence};
 pub(super) use ownership::{keep, recall};
 
 use crate::error::Result;

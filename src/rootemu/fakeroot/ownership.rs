@@ -6,7 +6,7 @@
 //! The format (fakeroot's `faked.c`): a line `dev=2e,ino=77,mode=104755,uid=33,gid=33,nlink=1,rdev=0` for each inode, the first in hexadecimal, the
 //! mode in octal with its type, the others decimal. Only what lies in the root's own mount is looked at.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{CStr, CString};
 use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
@@ -25,6 +25,7 @@ use crate::rootemu::attributes::read_override;
 use crate::rootemu::paths::Follow;
 use crate::rootemu::spec::{EmulationSpec, Report};
 use crate::rootfs::meta::{Kind, OVERRIDE_XATTR, Override};
+use crate::rootfs::record::{self, Record};
 use crate::sys::fs::walk::{Step, Walk};
 use crate::sys::fs::{self, FileStat};
 
@@ -105,6 +106,15 @@ impl Line {
         Self { inode: Inode::of(stat), mode: kind | (over.mode & 0o7777), uid: over.uid, gid: over.gid, links: stat.nlink, device }
     }
 
+    /// Whether it says something new. Of root's files only those matter whose owner was another before, or whose mode can't be native.
+    fn matters(&self, told: Option<&Self>) -> bool {
+        let said = |line: &Self| (line.mode, line.uid, line.gid, line.device);
+        match told {
+            Some(told) => said(told) != said(self),
+            None => (self.uid, self.gid) != (0, 0) || locks_out(self.mode) || self.device != 0,
+        }
+    }
+
     /// What it says of a file that is natively `stat`; `None` if it speaks of another kind of file, whose number was used again.
     fn over(&self, stat: &FileStat) -> Option<Override> {
         let (major, minor) = (rustix::fs::major(self.device), rustix::fs::minor(self.device));
@@ -123,47 +133,70 @@ fn lines(text: &str) -> HashMap<Inode, Line> {
     text.lines().filter_map(|line| line.parse::<Line>().ok()).map(|line| (line.inode, line)).collect()
 }
 
-/// Writes the file that the program loads. Gives back what is in it.
-pub fn recall(spec: &EmulationSpec, pretence: &Pretence) -> Result<String> {
-    let owners: BTreeMap<ImagePath, Override> = spec.owners().collect();
-    let mut text = String::new();
+/// What was true before the command started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// What the program was told.
+    told: String,
+    /// Device and number of what the layers' records speak of, by escaped path.
+    recorded: BTreeMap<String, (u64, u64)>,
+}
+
+/// Writes the file that the program loads.
+pub fn recall(spec: &EmulationSpec, pretence: &Pretence) -> Result<Before> {
+    let layers = spec.layers();
+    let mut before = Before::default();
     each(&mut |entry| {
-        let over = match entry.holds_attributes() {
-            true => read_override(&entry.path, Follow::No),
-            false if owners.is_empty() => None,
-            false => owners.get(&entry.image_path()).copied(),
-        };
+        let mut over = if entry.holds_attributes() { read_override(&entry.path, Follow::No) } else { None };
+        if !layers.is_empty() {
+            let path = entry.image_path();
+            over = over.or(layers.overrides.get(&path).copied());
+            if layers.speaks_of(&path) {
+                let Inode { device, number } = Inode::of(&entry.stat()?);
+                before.recorded.insert(record::escape(&path), (device, number));
+            }
+        }
         if let Some(over) = over {
-            let _ = writeln!(text, "{}", Line::new(&entry.stat()?, &over));
+            let _ = writeln!(before.told, "{}", Line::new(&entry.stat()?, &over));
         }
         Ok(Going::On)
     })
     .map_err(|e| e.context("can't tell fakeroot who owns what"))?;
     let path = Path::new(&pretence.file);
     let file = OpenOptions::new().write(true).truncate(true).custom_flags(libc::O_NOFOLLOW).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).doing("write", path)?;
-    Ok(text)
+    file.and_then(|mut file| file.write_all(before.told.as_bytes())).doing("write", path)?;
+    Ok(before)
 }
 
-/// Makes what was saved last: overrides of files and directories, a report of the others. `before` is what [`recall`] gave.
-pub fn keep(pretence: &Pretence, before: &str) -> Result<Report> {
+/// Makes what was saved last: overrides of files and directories, a report if it is of others. `before` is what [`recall`] gave.
+pub fn keep(spec: &EmulationSpec, pretence: &Pretence, before: &Before) -> Result<Option<Report>> {
     let path = Path::new(&pretence.file);
     let saved = match std::fs::read_to_string(path) {
         // Somebody removed it, or wrote something else: nothing is known.
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => return Ok(Report::default()),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => return Ok(None),
         saved => saved.doing("read", path)?,
     };
-    let (before, mut changed) = (lines(before), lines(&saved));
-    changed.retain(|inode, line| {
-        before.get(inode).is_none_or(|old| (old.mode, old.uid, old.gid, old.device) != (line.mode, line.uid, line.gid, line.device))
-    });
-    // Of root's files only those matter whose owner was another before, or whose mode can't be native.
-    changed.retain(|inode, line| before.contains_key(inode) || (line.uid, line.gid) != (0, 0) || locks_out(line.mode) || line.device != 0);
+    let (told, mut changed) = (lines(&before.told), lines(&saved));
+    let mut left = Record::default();
+    let mut moved = HashSet::new();
+    for (path, (device, number)) in &before.recorded {
+        let Some(path) = record::unescape(path) else { continue };
+        let inode = Inode { device: *device, number: *number };
+        match fs::stat_if_any(CWD, [b"/", path.as_bytes()].concat()) {
+            Ok(Some(stat)) if Inode::of(&stat) == inode => left.adopt(&path, spec.layers(), &path),
+            _ => drop(moved.insert(inode)),
+        }
+    }
+    changed.retain(|inode, line| moved.contains(inode) || line.matters(told.get(inode)));
     let mut keeper = Keeper { left: changed.values().map(|line| line.links.max(1)).sum(), changed, report: BTreeMap::new() };
     if keeper.left > 0 {
         each(&mut |entry| keeper.entry(entry)).map_err(|e| e.context("can't keep the owners that fakeroot pretended"))?;
     }
-    Ok(Report::new(keeper.report, BTreeMap::new()))
+    if keeper.report.is_empty() && moved.is_empty() {
+        return Ok(None);
+    }
+    left.overrides.extend(keeper.report);
+    Ok(Some(Report::new(left, [], BTreeMap::new())))
 }
 
 /// Whether the user could not read and delete something of this mode in their storage, so that its native mode is another.
