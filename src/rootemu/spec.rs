@@ -49,13 +49,16 @@ pub struct EmulationSpec {
     caches: BTreeSet<String>,
     /// Where a fakeroot program keeps what it pretends; `None` where none runs.
     pub pretence: Option<Pretence>,
+    /// How many calls are answered at once; by the number of processors if `None`.
+    #[serde(default)]
+    pub at_once: Option<usize>,
 }
 
 impl EmulationSpec {
     /// A specification for a stack, and mounts in it, whose files say all that is to be known of them.
     pub fn new(mode: Mode, user: User) -> Self {
         let (layers, mounted) = (Record::default(), Record::default());
-        Self { mode, user, layers, mounted, caches: BTreeSet::new(), pretence: None }
+        Self { mode, user, layers, mounted, caches: BTreeSet::new(), pretence: None, at_once: None }
     }
 
     /// Sets what the records of the layers say.
