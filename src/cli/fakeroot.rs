@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::environment::Environment;
+use super::run::EmulationArgument;
 use super::{Format, render};
 use crate::build;
 use crate::error::{Error, IoContext, Kind, Result, quote};
@@ -21,6 +22,17 @@ pub struct FakerootArguments {
 }
 
 impl FakerootArguments {
+    /// The configs where fakeroot is asked for; elsewhere none are read, so that a broken one breaks nothing.
+    pub fn configs_for(&self, wanted: EmulationArgument, environment: &Environment) -> Result<Vec<Arc<Config>>> {
+        match (wanted, self.fakeroot_configs.first()) {
+            (EmulationArgument::Fakeroot, _) => self.configs(environment),
+            (_, None) => Ok(Vec::new()),
+            (_, Some(_)) => {
+                Err(Error::input("`--fakeroot-configs` without `--root-emulation=fakeroot` means nothing").hint("give both, or neither"))
+            }
+        }
+    }
+
     /// All configs in the order in which they are tried. A user's file hides a built-in one of its name.
     pub fn configs(&self, environment: &Environment) -> Result<Vec<Arc<Config>>> {
         let mut configs: Vec<Arc<Config>> = Vec::new();

@@ -12,7 +12,7 @@ use crate::build::{Accounts, DEFAULT_PATH, Identity, emulation, file_mount};
 use crate::error::{Error, Result, quote};
 use crate::oci::{Config, ImagePath, Platform};
 use crate::rootemu;
-use crate::rootemu::fakeroot::{After, Pretence};
+use crate::rootemu::fakeroot::{After, Config as FakerootConfig, Pretence};
 use crate::rootfs::record::Record;
 use crate::rootfs::view::{Follow, LayerDir, View};
 use crate::sandbox::{
@@ -142,8 +142,10 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     let target = target(&arguments, environment)?;
     let mut argv = argv(&arguments, &target.config)?;
     let identity = identity(&arguments, &target)?;
-    let pretence = match arguments.root_emulation {
-        Some(EmulationArgument::Fakeroot) => Some(pretend(&arguments, environment, &target, &identity, &mut argv)?),
+    let wanted = arguments.root_emulation.unwrap_or(EmulationArgument::None);
+    let configs = arguments.fakeroot.configs_for(wanted, environment)?;
+    let pretence = match wanted {
+        EmulationArgument::Fakeroot => Some(pretend(arguments.image(), &configs, &target.view, &identity, &mut argv)?),
         _ => None,
     };
     let variables = variables(&arguments, environment, &target.config, &identity);
@@ -220,19 +222,12 @@ fn emulated(
 }
 
 /// Puts the image's fakeroot before a command. It is told what belongs to whom in the image; what it pretends ends with it.
-fn pretend(
-    arguments: &Arguments,
-    environment: &Environment,
-    target: &Target,
-    identity: &Identity,
-    argv: &mut Vec<String>,
-) -> Result<Pretence> {
+fn pretend(image: &str, configs: &[Arc<FakerootConfig>], view: &View, identity: &Identity, argv: &mut Vec<String>) -> Result<Pretence> {
     if identity.uid != 0 {
         return Err(Error::input("under fakeroot the command is root")
             .hint("give `--user 0`, or another `--root-emulation`: consistent emulation knows users"));
     }
-    let configs = arguments.fakeroot.configs(environment)?;
-    *argv = fakeroot::required(&configs, &target.view, arguments.image())?.put_before(argv, PRETENCE);
+    *argv = fakeroot::required(configs, view, image)?.put_before(argv, PRETENCE);
     Ok(Pretence { file: PRETENCE.into(), after: After::Dropped })
 }
 

@@ -87,6 +87,16 @@ fn a_new_distribution_is_a_file() {
     let again = build(&rig, "again", &dockerfile, &[]);
     assert_eq!(again.code, Some(0), "{again}");
     assert!(!again.stderr.contains("installing") && again.stderr.contains("cached: RUN # as unheard.toml says"), "{again}");
+    // A bad config matters to those who ask for one only.
+    rig.write("configs/broken.toml", "about = 1\n");
+    let broken = build(&rig, "broken", &dockerfile, &[]);
+    assert!(broken.code == Some(1) && broken.stderr.contains("broken.toml:1:9"), "{broken}");
+    let stray = rig.path("configs").display().to_string();
+    let file = rig.write("Dockerfile.stray", "FROM unheard\n");
+    let context = rig.path("context").display().to_string();
+    let error = rig.fails(["build", "--fakeroot-configs", &stray, "-f", file.to_str().unwrap(), &context]);
+    assert!(error.contains("`--fakeroot-configs` without `--root-emulation=fakeroot`"), "{error}");
+    fs::remove_file(rig.path("configs/broken.toml")).unwrap();
     let dry = build(&rig, "dry", "FROM unheard\nRUN give\n", &["--dry-run", "--no-cache"]);
     assert!(dry.code == Some(0) && dry.stderr.contains("would be executed: RUN # as unheard.toml says"), "{dry}");
     // Another mode's results don't answer for it.
@@ -116,7 +126,8 @@ fn what_is_pretended_lasts() {
          RUN {GIVE}; :>/file; ln -s file /link; mkdir /locked /plain; :>/device; mkfifo /fifo; :>/hard; ln /hard /link2; \
              give 33:34 104755 /file; give 35:36 120777 /link; give 0:0 40000 /locked; give 0:6 20660 /device 259; give 37:0 10644 /fifo; \
              give 38:38 100644 /hard; give 0:0 40755 /plain; give 39:39 40755 /usr; give 40:40 100644 /no-such 2>/dev/null || :\n\
-         RUN cat /dev/null; {GIVE}; sort $STATE; give 0:0 100755 /file\n"
+         RUN cat /dev/null; {GIVE}; sort $STATE; give 0:0 100755 /file\n\
+         RUN <<SCRIPT\n#!/bin/sh\n{GIVE}\n:>/scripted\ngive 7:8 100644 /scripted\nSCRIPT\n"
     );
     let ran = build(&rig, "kinds", &dockerfile, &[]);
     assert_eq!(ran.code, Some(0), "{ran}");
@@ -135,6 +146,7 @@ fn what_is_pretended_lasts() {
         ("prw-r--r-- 37/0 ", " fifo"),
         ("-rw-r--r-- 38/38 ", " hard"),
         ("drwxr-xr-x 39/39 ", " usr/"),
+        ("-rw-r--r-- 7/8 ", " scripted"),
     ] {
         assert_listed(&list, what, path);
     }

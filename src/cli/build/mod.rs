@@ -178,7 +178,7 @@ fn request(arguments: &Arguments, environment: &Environment, means: &source::Mea
         caches: build::Caches::default(),
         explain: arguments.caches.explain(),
         bases: if arguments.pull_always { Bases::Pull } else { arguments.pull.into() },
-        fakeroot: arguments.fakeroot.configs(environment)?,
+        fakeroot: arguments.fakeroot.configs_for(arguments.root_emulation, environment)?,
         emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
         workspace: crate::cli::info::workspace(store, environment)?,
         surroundings: surroundings.clone(),
