@@ -12,7 +12,7 @@ use crate::build::{Accounts, DEFAULT_PATH, Identity, emulation, file_mount};
 use crate::error::{Error, Result, quote};
 use crate::oci::{Config, ImagePath, Platform};
 use crate::rootemu;
-use crate::rootemu::fakeroot::{After, Config as FakerootConfig, Pretence};
+use crate::rootemu::fakeroot::{After, Pretence};
 use crate::rootfs::record::Record;
 use crate::rootfs::view::{Follow, LayerDir, View};
 use crate::sandbox::{
@@ -142,12 +142,7 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     let target = target(&arguments, environment)?;
     let mut argv = argv(&arguments, &target.config)?;
     let identity = identity(&arguments, &target)?;
-    let wanted = arguments.root_emulation.unwrap_or(EmulationArgument::None);
-    let configs = arguments.fakeroot.configs_for(wanted, environment)?;
-    let pretence = match wanted {
-        EmulationArgument::Fakeroot => Some(pretend(arguments.image(), &configs, &target.view, &identity, &mut argv)?),
-        _ => None,
-    };
+    let pretence = pretend(&arguments, environment, &target.view, &identity, &mut argv)?;
     let variables = variables(&arguments, environment, &target.config, &identity);
     let workdir = workdir(&arguments, &target.config);
     let mut mounts: Vec<Mount> = ["/etc/resolv.conf", "/etc/hosts"].into_iter().filter_map(host_file).collect();
@@ -221,14 +216,25 @@ fn emulated(
     }
 }
 
-/// Puts the image's fakeroot before a command. It is told what belongs to whom in the image; what it pretends ends with it.
-fn pretend(image: &str, configs: &[Arc<FakerootConfig>], view: &View, identity: &Identity, argv: &mut Vec<String>) -> Result<Pretence> {
+/// Puts the image's fakeroot before a command, if that is wanted. It is told what belongs to whom in the image; what it pretends ends with it.
+fn pretend(
+    arguments: &Arguments,
+    environment: &Environment,
+    view: &View,
+    identity: &Identity,
+    argv: &mut Vec<String>,
+) -> Result<Option<Pretence>> {
+    let wanted = arguments.root_emulation.unwrap_or(EmulationArgument::None);
+    let configs = arguments.fakeroot.configs_for(wanted, environment)?;
+    if wanted != EmulationArgument::Fakeroot {
+        return Ok(None);
+    }
     if identity.uid != 0 {
         return Err(Error::input("under fakeroot the command is root")
             .hint("give `--user 0`, or another `--root-emulation`: consistent emulation knows users"));
     }
-    *argv = fakeroot::required(configs, view, image)?.put_before(argv, PRETENCE);
-    Ok(Pretence { file: PRETENCE.into(), after: After::Dropped })
+    *argv = fakeroot::required(&configs, view, arguments.image())?.put_before(argv, PRETENCE);
+    Ok(Some(Pretence { file: PRETENCE.into(), after: After::Dropped }))
 }
 
 /// Where that fakeroot reads what belongs to whom.
