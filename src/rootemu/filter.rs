@@ -60,7 +60,8 @@ fn consistent(row: &Row, watched: Watched) -> Vec<Rule> {
 pub const TMPFILE: u32 = 0o20_000_000;
 
 /// The subcommands of prctl that the emulation answers; others act on the real capabilities, which are the same as the emulated ones or more.
-pub const PRCTL: [i32; 3] = [libc::PR_SET_KEEPCAPS, libc::PR_GET_KEEPCAPS, libc::PR_CAP_AMBIENT];
+pub const PRCTL: [i32; 5] =
+    [libc::PR_SET_KEEPCAPS, libc::PR_GET_KEEPCAPS, libc::PR_CAP_AMBIENT, libc::PR_CAPBSET_READ, libc::PR_CAPBSET_DROP];
 
 /// Success without effect for what one mapped user can't do. Devices are the only nodes that can't be made.
 fn success_only(row: &Row) -> Vec<Rule> {
