@@ -79,6 +79,13 @@ impl Listener {
         unsafe { libc::poll(&raw mut poll, 1, 0) == 1 && poll.revents & libc::POLLIN != 0 }
     }
 
+    /// Whether the last process under the filter is gone.
+    pub fn is_hung_up(&self) -> bool {
+        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: 0, revents: 0 };
+        // SAFETY: the kernel reads and writes one `pollfd`, to which the pointer leads.
+        unsafe { libc::poll(&raw mut poll, 1, 0) == 1 && poll.revents & (libc::POLLHUP | libc::POLLERR) != 0 }
+    }
+
     /// Answers. `ENOENT`: the caller is gone, which is nobody's fault.
     pub fn answer(&self, id: u64, answer: Answer) -> Result<(), Errno> {
         let (val, error, flags) = match answer {
@@ -116,6 +123,13 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Whether [`Listener::receive`] fails with `ENOENT` when the last process under the filter ends. Since Linux 6.11.
+pub fn receive_ends_with_callers() -> bool {
+    let name = rustix::system::uname();
+    let mut numbers = name.release().to_str().unwrap_or_default().split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (6_u32, 11_u32))
 }
 
 /// Reads a process's memory at an address until the buffer is full or the readable memory ends; how much.
