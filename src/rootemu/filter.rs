@@ -5,6 +5,7 @@
 use super::calls::{Call, Identity, Row};
 use super::spec::Mode;
 use super::tables;
+use crate::sys::graft;
 use crate::sys::seccomp::{Abi, Action, Program, Rule, Section, Test};
 
 /// Whether the stack holds symlinks or FIFOs with an owner other than root, so that calls which may change their inode number matter.
@@ -31,16 +32,19 @@ pub fn program(mode: Mode, moves: Moves) -> Program {
 fn rules(abi: Abi, mode: Mode, moves: Moves) -> Vec<Rule> {
     tables::table(abi)
         .flat_map(|row| match mode {
-            Mode::Consistent => consistent(row, moves),
+            Mode::Consistent => consistent(abi, row, moves),
             Mode::SuccessOnly => success_only(row),
             Mode::None => vec![],
         })
         .collect()
 }
 
-fn consistent(row: &Row, moves: Moves) -> Vec<Rule> {
+fn consistent(abi: Abi, row: &Row, moves: Moves) -> Vec<Rule> {
     let notify = |test| Rule { number: row.number, test, action: Action::Notify };
+    let unless_grafted = |index| vec![Rule { action: Action::Allow, ..notify(Test::High(index, graft::KEY)) }, notify(Test::Always)];
     match row.call {
+        Call::Stat(_) | Call::Statx if abi == Abi::X86_64 => unless_grafted(5),
+        Call::GetXattrAt if abi == Abi::X86_64 => unless_grafted(0),
         Call::Absent => vec![Rule { action: Action::Errno(libc::ENOSYS as u16), ..notify(Test::Always) }],
         Call::Move if moves == Moves::Ignored => vec![],
         // Only what may make a new file: O_CREAT, or __O_TMPFILE without O_DIRECTORY's bit, which differs between ABIs.
@@ -54,8 +58,9 @@ fn consistent(row: &Row, moves: Moves) -> Vec<Rule> {
 /// `__O_TMPFILE` (asm-generic/fcntl.h).
 pub const TMPFILE: u32 = 0o20_000_000;
 
-/// The subcommands of prctl that the emulation answers; others act on the real capabilities, which are the same as the emulated ones or more.
-pub const PRCTL: [i32; 3] = [libc::PR_SET_KEEPCAPS, libc::PR_GET_KEEPCAPS, libc::PR_CAP_AMBIENT];
+/// The subcommands of prctl that the emulation answers or must know of; others act on the real capabilities, which are the same as the
+/// emulated ones or more.
+pub const PRCTL: [i32; 4] = [libc::PR_SET_KEEPCAPS, libc::PR_GET_KEEPCAPS, libc::PR_CAP_AMBIENT, libc::PR_SET_SECCOMP];
 
 /// Success without effect for what one mapped user can't do. Devices are the only nodes that can't be made.
 fn success_only(row: &Row) -> Vec<Rule> {
@@ -91,7 +96,7 @@ mod tests {
     fn every_row_of_consistent_mode_has_a_rule() {
         for abi in [Abi::X86_64, Abi::I386, Abi::Aarch64] {
             for row in tables::table(abi) {
-                assert!(!consistent(row, Moves::Watched).is_empty(), "{abi:?} {row:?}");
+                assert!(!consistent(abi, row, Moves::Watched).is_empty(), "{abi:?} {row:?}");
             }
         }
         assert!(program(Mode::Consistent, Moves::Watched).len() < 4096, "the kernel's limit");

@@ -8,7 +8,7 @@
 //! In the order of a call: [`calls`] say what calls mean and [`tables`] which there are, [`filter`] which of them are handed over; [`supervisor`] takes one and finds
 //! its [`request`], its caller among [`processes`], and its file by [`paths`]; [`stat`], [`owner`], [`create`], [`xattr`], [`identity`]
 //! and [`exec`] answer it. What a file is believed to be is in [`attributes`] (by [`overrides`], or [`inodes`] where attributes can't
-//! be); what a process is believed to be is in [`credentials`].
+//! be); what a process is believed to be is in [`credentials`]. [`graft`] makes programs that ask about many files ask less.
 
 mod attributes;
 pub mod calls;
@@ -17,6 +17,7 @@ pub mod credentials;
 mod emulation;
 mod exec;
 pub mod filter;
+mod graft;
 mod identity;
 mod inodes;
 mod overrides;

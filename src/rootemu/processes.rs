@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use nix::errno::Errno;
 
 use super::credentials::Credentials;
+use super::graft::Grafts;
 use super::procfs::{self, Mark, RootIdentity};
 use super::spec::User;
 use crate::sys::notify::{self, Wake, Watch};
@@ -65,6 +66,7 @@ struct Process {
     pending: Option<Pending>,
     descriptor: Option<OwnedFd>,
     began: u64,
+    grafts: Grafts,
 }
 
 /// Credentials that hold once an exec, let through to the kernel, has succeeded.
@@ -182,6 +184,11 @@ impl Processes {
         Ok(())
     }
 
+    /// Looks at or changes what is known of a process's grafts.
+    pub fn with_grafts<T>(&self, process: u32, look: impl FnOnce(&mut Grafts) -> T) -> Option<T> {
+        self.lock().live.get_mut(&process).map(|process| look(&mut process.grafts))
+    }
+
     /// From now on the process, and what it forks, may see other files.
     pub fn lose_view(&self, process: u32) {
         if let Some(process) = self.lock().live.get_mut(&process) {
@@ -222,12 +229,12 @@ impl Processes {
             true => None,
             false => {
                 let _ = self.meet(family.parent, ancestors - 1);
-                self.lock().live.get(&family.parent).map(|parent| (Arc::clone(&parent.credentials), parent.view))
+                self.lock().live.get(&family.parent).map(|parent| (Arc::clone(&parent.credentials), parent.view, parent.grafts.clone()))
             }
         };
-        let (credentials, view) = match inherited {
+        let (credentials, view, grafts) = match inherited {
             Some(inherited) => inherited,
-            None => (self.of_orphan(process, family.group, family.session), View::Shared),
+            None => (self.of_orphan(process, family.group, family.session), View::Shared, Grafts::default()),
         };
         // A parent that has lost its view may have a child in the common one, and clone may have given the child a view of its own.
         let view = match RootIdentity::of(process) {
@@ -242,7 +249,7 @@ impl Processes {
         table.departed.remove(&process);
         // Another worker may have met it, too; an entry of another birth is that of a dead process.
         if table.live.get(&process).is_none_or(|known| known.began != family.began) {
-            table.live.insert(process, Process { credentials, view, pending: None, descriptor, began: family.began });
+            table.live.insert(process, Process { credentials, view, pending: None, descriptor, began: family.began, grafts });
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, CWD, Mode};
 
 use super::attributes::IDENTITY;
 use super::calls::{Call, Row};
+use super::graft::Grafting;
 use super::inodes::{Entry, Inodes, Origin};
 use super::processes::Processes;
 use super::request::{Outcome, Request, Scratch, Shared};
@@ -45,7 +46,7 @@ pub fn supervise(spec: &EmulationSpec, listener: OwnedFd, context: Supervision) 
             .hint("inside another container, allow it to mount /proc (for Docker `--security-opt systempaths=unconfined`)")
     })?;
     let processes = Processes::new(spec.user.clone()).map_err(failed)?;
-    let shared = Shared { listener, processes, inodes: Inodes::default(), upper: context.upper };
+    let shared = Shared { listener, processes, inodes: Inodes::default(), upper: context.upper, grafting: Grafting::default() };
     load_owners(&shared.inodes, spec);
 
     let counts = Mutex::new(BTreeMap::new());
@@ -240,6 +241,7 @@ fn dispatch(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
         Call::Exec => exec::exec(request, scratch),
         Call::Exit => exec::exit(request),
         Call::View => exec::change_view(request),
+        Call::Restrict => exec::restrict(request),
         Call::Absent => Err(Errno::ENOSYS),
         Call::SelfTest => Ok(emulation::answer_self_test(request.argument(0))),
     }
