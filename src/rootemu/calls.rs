@@ -55,8 +55,16 @@ pub enum Call {
     View,
     /// seccomp, by which a process may give up calls.
     Restrict,
-    /// A call that can give a symlink or FIFO another inode number (copy-up): rename, link, utime.
+    /// A call that can give a symlink or FIFO another inode number (copy-up): link, utime.
     Move,
+    /// rename, renameat: the same, and what has the new name may go.
+    Rename,
+    /// renameat2: flags after both names.
+    RenameWithFlags,
+    /// unlink; unlinkat: flags.
+    Remove,
+    /// rmdir.
+    RemoveDirectory,
     /// Would get around the filter; does not exist.
     Absent,
     /// Used by the self-test only.

@@ -6,8 +6,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::calls::{Identity, Width};
-use super::exec;
 use super::credentials::{Change, Credentials, Ids};
+use super::exec;
 use super::processes::Caller;
 use super::request::{DONE, Outcome, PASS, Request};
 use crate::sys::notify::Answer;

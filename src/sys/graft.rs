@@ -18,7 +18,8 @@ pub const GETXATTRAT: u32 = 464;
 pub fn is_possible() -> bool {
     // SAFETY: the kernel reads two strings, to which the pointers lead, and finds the last argument too small before it reads the one before.
     let result = unsafe { libc::syscall(i64::from(GETXATTRAT), libc::AT_FDCWD, c"/".as_ptr(), 0, c"user.".as_ptr(), 0, 0) };
-    cfg!(all(target_arch = "x86_64", target_pointer_width = "64")) && (result >= 0 || nix::errno::Errno::last() != nix::errno::Errno::ENOSYS)
+    cfg!(all(target_arch = "x86_64", target_pointer_width = "64"))
+        && (result >= 0 || nix::errno::Errno::last() != nix::errno::Errno::ENOSYS)
 }
 
 /// The instructions that a stub stands in for: `mov eax, number; syscall`, as every C library writes it.
