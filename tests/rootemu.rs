@@ -19,9 +19,10 @@ use rootling::sandbox::{
 
 type Check = fn(&Fixture);
 
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
     ("scripts", scripts),
     ("calls", calls),
+    ("asks", asks),
     ("next_step", next_step),
     ("links_from_layers", links_from_layers),
     ("user", user),
@@ -230,12 +231,7 @@ fn scripts(fixture: &Fixture) {
 
 /// Some 340 calls, each with what the kernel answers to real root.
 fn calls(fixture: &Fixture) {
-    let (source, program) = (fixture.path("calls.c"), fixture.path("image/bin/calls"));
-    fs::write(&source, include_str!("rootemu/calls.c")).unwrap();
-    let compiled = Command::new("cc").args(["-w", "-O1", "-static", "-pthread", "-o"]).args([&program, &source]).status();
-    if !compiled.is_ok_and(|status| status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "cc can't compile a static program");
-        println!("skipped calls: cc can't compile a static program");
+    if !compile(fixture, "calls", include_str!("rootemu/calls.c")) {
         return;
     }
     let done = step(fixture.overlay("upper", &[]), consistent(), "chmod 711 /root; mkdir /root/t; cd /root/t; exec calls");
@@ -244,6 +240,33 @@ fn calls(fixture: &Fixture) {
         assert_eq!(line, expected, "line {}", number + 1);
     }
     assert_eq!(done.out.lines().count(), expected.lines().count());
+}
+
+/// Compiles a static program into the image.
+fn compile(fixture: &Fixture, name: &str, text: &str) -> bool {
+    let (source, program) = (fixture.path(&format!("{name}.c")), fixture.path("image/bin").join(name));
+    fs::write(&source, text).unwrap();
+    let compiled = Command::new("cc").args(["-w", "-O1", "-static", "-pthread", "-o"]).args([&program, &source]).status();
+    let done = compiled.is_ok_and(|status| status.success());
+    if !done {
+        assert!(std::env::var_os("CI").is_none(), "cc can't compile a static program");
+        println!("skipped {name}: cc can't compile a static program");
+    }
+    done
+}
+
+/// Programs that ask about many files are changed to ask less, and see no difference.
+fn asks(fixture: &Fixture) {
+    if !compile(fixture, "asks", include_str!("rootemu/asks.c")) {
+        return;
+    }
+    let done = step(fixture.overlay("upper", &[]), consistent(), "asks");
+    assert_eq!(done.out, "ok\n");
+    let done = step(fixture.overlay("upper", &[]), consistent(), "touch plain; asks plainly");
+    let asked: u64 = done.report.notifications.iter().filter(|(call, _)| call.starts_with("Stat")).map(|(_, count)| count).sum();
+    // Where the kernel or the processor is another, all are answered.
+    let grafted = cfg!(target_arch = "x86_64") && rootling::sys::graft::is_possible();
+    assert_eq!((32..200).contains(&asked), grafted, "asked {asked} times");
 }
 
 /// What a step did is seen by the next one and stands in the layer.
