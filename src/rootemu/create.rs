@@ -59,15 +59,24 @@ fn create(request: &Request<'_>, scratch: &mut Scratch, flags: u32, mode: u32) -
     let flags = OFlags::from_bits_retain(flags);
     let native = Mode::from_raw_mode(mode | 0o600);
     let own = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let mut fresh = false;
     let file = match rustix::fs::open(place.path, own | OFlags::CREATE | OFlags::EXCL, native) {
-        Ok(file) => file,
+        Ok(file) => {
+            fresh = true;
+            file
+        }
         // A symlink that leads to nothing is followed and its target made, unless the caller wants the name itself to be new.
         Err(rustix::io::Errno::EXIST) if !flags.intersects(OFlags::EXCL | OFlags::NOFOLLOW) && leads_nowhere(place.path) => {
             rustix::fs::open(place.path, own | OFlags::CREATE, native).map_err(errno)?
         }
         Err(_) => return PASS,
     };
-    hand_over(request, file, flags, Override { uid, gid, mode, device: None })
+    let outcome = hand_over(request, file, flags, Override { uid, gid, mode, device: None });
+    if fresh && outcome == Err(Errno::EMFILE) {
+        // The kernel looks for a free number first, and then makes nothing.
+        let _ = rustix::fs::unlink(place.path);
+    }
+    outcome
 }
 
 fn create_unnamed(request: &Request<'_>, scratch: &mut Scratch, flags: u32, mode: u32) -> Outcome {
@@ -140,7 +149,12 @@ fn recorded(shared: &Shared, directory: &CStr) -> Option<Override> {
 pub fn mkdir(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     let Ok(caller) = request.caller() else { return PASS };
     let Ok(place) = locate_new(request, &caller, &mut scratch.path, &mut scratch.other) else { return PASS };
-    let Some((uid, gid)) = owner_of_new(request.shared, &caller.credentials, place.parent) else { return PASS };
+    let owner = owner_of_new(request.shared, &caller.credentials, place.parent);
+    let harmless = request.operand_int(0) & 0o700 == 0o700;
+    let (uid, gid) = match owner {
+        None if harmless => return PASS,
+        owner => owner.unwrap_or((0, 0)),
+    };
     let mode = request.operand_int(0) & 0o1777 & !procfs::umask_of(request.note.thread)?;
     request.check_alive()?;
     if rustix::fs::mkdirat(CWD, place.path, Mode::from_raw_mode(mode | 0o700)).is_err() {

@@ -18,6 +18,7 @@ mod image_options;
 mod kill;
 mod mounts;
 mod outputs;
+mod ownership;
 mod platforms;
 mod push;
 mod registry;
