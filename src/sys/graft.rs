@@ -7,8 +7,8 @@
 //! Stubs can be copied anywhere and switched off again, also while others execute them. As the instruction they stand in for, they change only `rax`, `rcx` and `r11`; they leave the red zone
 //! below the stack pointer alone (System V ABI, AMD64 supplement, 3.2.2). They end with a jump whose target is to be filled in.
 
-/// The upper half of the argument that marks a call as a stub's: of the sixth argument, or of getxattrat's first, which all are otherwise
-/// unused there. Known to everyone: root emulation is no security boundary.
+/// The upper half of the first argument of newfstatat, statx and getxattrat, a directory's descriptor, which marks a call as a stub's; the kernel
+/// looks at the lower half only. Known to everyone: root emulation is no security boundary.
 pub const KEY: u32 = 0x7007_1146;
 
 /// getxattrat: the stubs need it. Since Linux 6.13.
@@ -31,10 +31,11 @@ pub fn site(number: u32) -> [u8; SITE] {
     [0xb8, a, b, c, d, 0x0f, 0x05]
 }
 
-/// What is put in its place at `at`: a jump to `stub`, and two bytes that are never reached. `None` if it is too far.
-pub fn jump_to(at: u64, stub: u64) -> Option<[u8; SITE]> {
+/// What is put in the place of its first instruction at `at`: a jump to `stub`. `None` if it is too far. The second instruction stays: a
+/// call that a signal has interrupted begins again there.
+pub fn jump_to(at: u64, stub: u64) -> Option<[u8; 5]> {
     let [a, b, c, d] = distance(at + 5, stub)?;
-    Some([0xe9, a, b, c, d, 0x66, 0x90])
+    Some([0xe9, a, b, c, d])
 }
 
 /// What a stub begins with, aligned to [`ALIGNMENT`]; while these two bytes are [`OFF`], it only makes the plain call.
@@ -93,10 +94,11 @@ stubs! {
     rootling_graft_statx rootling_graft_statx_end;
 }
 
-// `mode` loads the file's type. The nop keeps the plain call from looking like a site.
+// The nop keeps the plain call from looking like a site. The key stands where every caller puts an argument: were it in a register that no
+// argument of stat uses, a signal's handler would find it there and make its own calls with it.
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
-    ".macro ROOTLING_GRAFT name, number, mode:vararg",
+    ".macro ROOTLING_GRAFT name, number, keyed",
     ".balign 16",
     "rootling_graft_\\name:",
     ".byte 0x66, 0x90", // ON
@@ -114,37 +116,42 @@ core::arch::global_asm!(
     "mov [rsp + 24], r10",
     "mov [rsp + 32], r8",
     "mov [rsp + 40], r9",
-    "movabs r9, {key}",
-    "mov eax, \\number",
+    // Other calls as newfstatat: directory, path, buffer, flags.
+    ".if \\number == {fstat}",
+    "mov rdx, rsi",
+    "lea rsi, [rip + 9f - 1]", // an empty string
+    "mov r10d, 0x1000",        // AT_EMPTY_PATH
+    ".elseif \\number == {stat}",
+    "mov rdx, rsi",
+    "mov rsi, rdi",
+    "mov edi, -100", // AT_FDCWD
+    "xor r10d, r10d",
+    ".elseif \\number == {lstat}",
+    "mov rdx, rsi",
+    "mov rsi, rdi",
+    "mov edi, -100",
+    "mov r10d, 0x100", // AT_SYMLINK_NOFOLLOW
+    ".endif",
+    "mov edi, edi",
+    "movabs rax, {key}",
+    "or rdi, rax",
+    "mov eax, \\keyed",
     "syscall",
     "test rax, rax",
     "jnz 5f", // the kernel's error is the caller's
-    "\\mode",
+    ".if \\keyed == {statx}",
+    "movzx ecx, word ptr [r8 + 28]",
+    ".else",
+    "mov ecx, [rdx + 24]",
+    "mov edx, r10d",
+    ".endif",
     "and ecx, 0xf000",
     "cmp ecx, 0x8000", // a regular file
     "je 3f",
     "cmp ecx, 0x4000", // a directory
     "jne 4f",
-    "3:", // getxattrat's directory, path and flags: rdi, rsi, edx
-    ".if \\number == {statx}",
-    "and edx, 0x1100", // AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW
-    ".elseif \\number == {newfstatat}",
-    "mov edx, r10d",
+    "3:",
     "and edx, 0x1100",
-    ".elseif \\number == {fstat}",
-    "lea rsi, [rip + 9f - 1]", // an empty string
-    "mov edx, 0x1000",
-    ".else",
-    "mov rsi, rdi",
-    "mov edi, -100", // AT_FDCWD
-    ".if \\number == {lstat}",
-    "mov edx, 0x100",
-    ".else",
-    "xor edx, edx",
-    ".endif",
-    ".endif",
-    "mov edi, edi",
-    "or rdi, r9",
     "lea r10, [rip + 8f]",
     "lea r8, [rsp + 64]", // struct xattr_args, all zero: only whether there is one is asked
     "mov qword ptr [r8], 0",
@@ -182,11 +189,11 @@ core::arch::global_asm!(
     "rootling_graft_\\name\\()_end:",
     ".endm",
     ".pushsection .rodata.rootling_graft, \"a\"",
-    "ROOTLING_GRAFT newfstatat, {newfstatat}, mov ecx, dword ptr [rdx + 24]",
-    "ROOTLING_GRAFT stat, {stat}, mov ecx, dword ptr [rsi + 24]",
-    "ROOTLING_GRAFT lstat, {lstat}, mov ecx, dword ptr [rsi + 24]",
-    "ROOTLING_GRAFT fstat, {fstat}, mov ecx, dword ptr [rsi + 24]",
-    "ROOTLING_GRAFT statx, {statx}, movzx ecx, word ptr [r8 + 28]",
+    "ROOTLING_GRAFT newfstatat, {newfstatat}, {newfstatat}",
+    "ROOTLING_GRAFT stat, {stat}, {newfstatat}",
+    "ROOTLING_GRAFT lstat, {lstat}, {newfstatat}",
+    "ROOTLING_GRAFT fstat, {fstat}, {newfstatat}",
+    "ROOTLING_GRAFT statx, {statx}, {statx}",
     ".popsection",
     ".purgem ROOTLING_GRAFT",
     key = const (KEY as u64) << 32,
@@ -212,15 +219,16 @@ mod tests {
             assert_eq!((code[end - 5], 0x1000 + end as i64 + i64::from(back)), (0xe9, 0x900), "{number}");
             assert_eq!((&code[..2], code[2]), (&ON[..], OFF[0]), "{number}");
             // The one with a key is never asked about.
-            assert_eq!(code.windows(SITE).filter(|bytes| *bytes == site(number)).count(), 1, "{number}");
+            let sites = code.windows(SITE).filter(|bytes| *bytes == site(number)).count();
+            assert_eq!(sites, usize::from([libc::SYS_newfstatat, libc::SYS_statx].contains(&number.into())), "{number}");
         }
         assert_eq!(stub(libc::SYS_read as u32, 0, 0), None);
     }
 
     #[test]
     fn jumps_reach_two_gigabytes() {
-        assert_eq!(jump_to(0x1000, 0x1005), Some([0xe9, 0, 0, 0, 0, 0x66, 0x90]));
-        assert_eq!(jump_to(0x1000, 0x1000 - 251), Some([0xe9, 0, 0xff, 0xff, 0xff, 0x66, 0x90]));
+        assert_eq!(jump_to(0x1000, 0x1005), Some([0xe9, 0, 0, 0, 0]));
+        assert_eq!(jump_to(0x1000, 0x1000 - 251), Some([0xe9, 0, 0xff, 0xff, 0xff]));
         assert_eq!(jump_to(0, 1 << 33), None);
     }
 }
