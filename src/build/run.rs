@@ -6,7 +6,8 @@ use std::io::Read;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Stream};
 use crate::oci::ImagePath;
-use crate::rootemu::{EmulationSpec, Mode, Override, Report, User};
+use crate::rootemu::{EmulationSpec, Mode, Report, User};
+use crate::rootfs::record::Record;
 use crate::rootfs::view::View;
 use crate::sandbox::{self, Access, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio};
 use crate::store::{CommitOptions, Layer, Workspace, WorkspaceRoot};
@@ -51,6 +52,8 @@ pub fn run(engine: &Engine<'_>, state: &State, command: &Command, mounts: &Mount
         }
     });
     let status = running.wait()?;
+    let report = status.emulation.as_ref().map(Report::from_value).transpose()?;
+    provided.keep(engine, report.as_ref())?;
     // Whoever waits for a locked cache need not wait for the layer.
     drop(provided);
     drop(watched);
@@ -58,8 +61,7 @@ pub fn run(engine: &Engine<'_>, state: &State, command: &Command, mounts: &Mount
     for notice in &status.notices {
         engine.sink.event(Event::Warning(notice));
     }
-    let report = status.emulation.as_ref().map(Report::from_value).transpose()?.unwrap_or_default();
-    let options = CommitOptions { overrides: report.overrides(), times: engine.request.times };
+    let options = CommitOptions { left: report.map(|report| report.left), times: engine.request.times };
     let result = check(status.exit, command).map_err(|error| match spec.binfmt.is_empty() {
         false if !status.notices.is_empty() => error.hint(FOREIGN),
         _ => error,
@@ -106,7 +108,7 @@ fn spec(
         }
         WorkspaceRoot::Directory(path) => Root::Directory { path: path.clone(), access: Access::ReadWrite },
     };
-    let emulation = emulation(engine.request.emulation, identity, view, &provided.owners)?;
+    let emulation = emulation(engine.request.emulation, identity, view, &provided.said, &provided.caches())?;
     let environment = environment(engine, state, command, identity, provided);
     let cwd = ImagePath::clean(&config.working_dir);
     Ok(Spec {
@@ -157,23 +159,21 @@ fn environment(
     environment
 }
 
-/// Root emulation for a user of a stack; `None` without emulation. `mounted` are owners of what is mounted into it.
-pub fn emulation(mode: Mode, identity: &Identity, view: &View, mounted: &[(ImagePath, Override)]) -> Result<Option<serde_json::Value>> {
+/// Root emulation for a user of a stack; `None` without emulation. `mounted` is what is known of mounts, `caches` are those of them whose records
+/// are kept.
+pub fn emulation(
+    mode: Mode,
+    identity: &Identity,
+    view: &View,
+    mounted: &Record,
+    caches: &[ImagePath],
+) -> Result<Option<serde_json::Value>> {
     if mode == Mode::None {
         return Ok(None);
     }
     let user = User { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() };
-    let mut spec = EmulationSpec::new(mode, user);
-    // What stands in a record counts only where that layer's entry is the one seen.
-    for (index, layer) in view.layers().iter().enumerate() {
-        for (path, owner) in &layer.record.overrides {
-            if view.lookup(path)?.is_some_and(|node| node.layer == index) {
-                spec = spec.with_owners([(path, *owner)]);
-            }
-        }
-    }
-    spec = spec.with_owners(mounted.iter().map(|(path, owner)| (path, *owner)));
-    Ok(Some(spec.to_value()))
+    let spec = EmulationSpec::new(mode, user).with_layers(view.recorded(&ImagePath::root())?);
+    Ok(Some(spec.with_mounted(mounted.clone(), caches.iter().cloned()).to_value()))
 }
 
 /// A file in memory.

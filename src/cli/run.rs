@@ -197,7 +197,7 @@ fn emulated(arguments: &Arguments, target: &Target, identity: &Identity, binfmt:
     } else if mode == rootemu::Mode::None {
         Ok((IdMap { inside_uid: identity.uid, inside_gid: identity.gid }, None))
     } else {
-        Ok((IdMap::ROOT, emulation(mode, identity, &target.view, &[])?))
+        Ok((IdMap::ROOT, emulation(mode, identity, &target.view, &Record::default(), &[])?))
     }
 }
 

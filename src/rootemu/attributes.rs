@@ -28,7 +28,7 @@ pub struct Attributes {
 impl Attributes {
     /// Reads them.
     pub fn load(shared: &Shared, file: &Located<'_>) -> Result<Self, Errno> {
-        let native = rustix::fs::statx(CWD, file.path, file.follow.flags(), IDENTITY).map_err(errno)?;
+        let native = identify(file)?;
         let mut recorded = None;
         if holds_xattrs(&native) {
             recorded = read_override(file.path, file.follow);
@@ -70,7 +70,8 @@ impl Attributes {
         if uid == 0 && gid == 0 && new.device.is_none() {
             if self.recorded.is_some() {
                 match remove_override(file) {
-                    Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => shared.inodes.remove(&self.native),
+                    Ok(()) => {}
+                    Err(Errno::ENODATA | Errno::EOPNOTSUPP) => self.enter(shared, file, |entry| entry.over = None)?,
                     Err(error) => return Err(error),
                 }
             }
@@ -78,7 +79,10 @@ impl Attributes {
         }
         match write_override(file, &new) {
             Ok(()) => self.change_native_mode(file, mode | self.floor()),
-            Err(Errno::EOPNOTSUPP | Errno::EPERM) => self.store_by_inode(shared, file, new),
+            Err(Errno::EOPNOTSUPP | Errno::EPERM) => {
+                self.change_native_mode(file, mode | self.floor())?;
+                self.enter(shared, file, |entry| entry.over = Some(new))
+            }
             Err(error) => Err(error),
         }
     }
@@ -100,29 +104,42 @@ impl Attributes {
             return Ok(());
         }
         self.change_native_mode(file, new.mode)?;
-        if (new.uid, new.gid) == (self.native.stx_uid, self.native.stx_gid) {
+        let over = ((new.uid, new.gid) != (self.native.stx_uid, self.native.stx_gid)).then_some(new);
+        self.enter(shared, file, |entry| entry.over = over)
+    }
+
+    /// Changes what the table knows of the file, where the step leaves its own.
+    pub fn enter(&self, shared: &Shared, file: &Located<'_>, change: impl FnOnce(&mut Entry)) -> Result<(), Errno> {
+        let known = shared.inodes.get(&self.native);
+        let mut entry = known.clone().unwrap_or_else(|| Entry::new(Origin::Step));
+        change(&mut entry);
+        if entry.is_empty() {
             shared.inodes.remove(&self.native);
             return Ok(());
         }
-        let entry = Entry { uid: new.uid, gid: new.gid, path: None, origin: Origin::Step, twin: None };
-        self.enter(shared, file, entry)
-    }
-
-    /// Enters the owner of a file that holds no attributes, where the step leaves its own.
-    pub fn enter(&self, shared: &Shared, file: &Located<'_>, entry: Entry) -> Result<(), Errno> {
-        let (mut native, mut path, mut twin) = (self.native, None, None);
+        let mut native = self.native;
+        entry.origin = Origin::Step;
         if matches!(self.native_type(), libc::S_IFLNK | libc::S_IFIFO) {
-            native = copy_up(file, &self.native)?;
-            path = image_path(file);
-            twin = path.as_ref().and_then(|path| shared.look_in_upper(path)).map(|in_upper| Key::of(&in_upper));
+            if shared.upper.is_some() {
+                native = copy_up(file, &self.native)?;
+            }
+            entry.path = image_path(file);
+            entry.twin = entry.path.as_ref().and_then(|path| shared.look_in_upper(path)).map(|in_upper| Key::of(&in_upper));
+        } else if known.is_none() && shared.keeps_by_inode(&native) {
+            entry.path = image_path(file);
         }
-        shared.inodes.insert(&native, Entry { path, twin, origin: Origin::Step, ..entry });
+        shared.inodes.insert(&native, entry);
         Ok(())
     }
 }
 
+/// What tells a file from others.
+pub fn identify(file: &Located<'_>) -> Result<Statx, Errno> {
+    rustix::fs::statx(CWD, file.path, file.follow.flags(), IDENTITY).map_err(errno)
+}
+
 /// Whether user extended attributes can exist on this kind of file.
-fn holds_xattrs(stat: &Statx) -> bool {
+pub fn holds_xattrs(stat: &Statx) -> bool {
     matches!(u32::from(stat.stx_mode) & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR)
 }
 
@@ -159,7 +176,7 @@ fn copy_up(file: &Located<'_>, native: &Statx) -> Result<Statx, Errno> {
     let time = |t: &rustix::fs::StatxTimestamp| Timespec { tv_sec: t.tv_sec, tv_nsec: t.tv_nsec.into() };
     let times = Timestamps { last_access: time(&native.stx_atime), last_modification: time(&native.stx_mtime) };
     rustix::fs::utimensat(CWD, file.path, &times, file.follow.flags()).map_err(errno)?;
-    rustix::fs::statx(CWD, file.path, file.follow.flags(), IDENTITY).map_err(errno)
+    identify(file)
 }
 
 /// Where a file is in the image.

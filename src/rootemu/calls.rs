@@ -53,8 +53,16 @@ pub enum Call {
     Exit,
     /// A call that may give the process another root or mount namespace.
     View,
-    /// A call that can give a symlink or FIFO another inode number (copy-up): rename, link, utime.
+    /// A call that can give a symlink or FIFO another inode number (copy-up): link, utime.
     Move,
+    /// rename, renameat: the same, and what has the new name may go.
+    Rename,
+    /// renameat2: flags after both names.
+    RenameWithFlags,
+    /// unlink; unlinkat: flags.
+    Remove,
+    /// rmdir.
+    RemoveDirectory,
     /// Would get around the filter; does not exist.
     Absent,
     /// Used by the self-test only.

@@ -6,19 +6,19 @@
 //! openat2 with RESOLVE_* flags is left to the kernel, its new files are root's.
 
 use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::UnixAddr;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::attributes::{self, Attributes};
 use super::credentials::{Credentials, capability};
 use super::filter::TMPFILE;
-use super::inodes::{Entry, Origin};
 use super::paths::{Follow, Located, Place, locate, locate_new};
 use super::processes::View;
 use super::procfs::{self, errno};
-use super::request::{DONE, Outcome, PASS, Request, Scratch};
+use super::request::{DONE, Outcome, PASS, Request, Scratch, Shared};
 use crate::rootfs::meta::{Kind, OVERRIDE_XATTR, Override};
 use crate::sys::notify::Answer;
 
@@ -53,7 +53,7 @@ fn create(request: &Request<'_>, scratch: &mut Scratch, flags: u32, mode: u32) -
         return create_unnamed(request, scratch, flags, mode);
     }
     let Ok(place) = locate_new(request, &caller, &mut scratch.path, &mut scratch.other) else { return PASS };
-    let Some((uid, gid)) = owner_of_new(&caller.credentials, place.parent) else { return PASS };
+    let Some((uid, gid)) = owner_of_new(request.shared, &caller.credentials, place.parent) else { return PASS };
     let mode = mode & 0o7777 & !procfs::umask_of(request.note.thread)?;
     request.check_alive()?;
     let flags = OFlags::from_bits_retain(flags);
@@ -73,7 +73,7 @@ fn create(request: &Request<'_>, scratch: &mut Scratch, flags: u32, mode: u32) -
 fn create_unnamed(request: &Request<'_>, scratch: &mut Scratch, flags: u32, mode: u32) -> Outcome {
     let caller = request.caller()?;
     let Ok(directory) = locate(request, &caller, &mut scratch.path) else { return PASS };
-    let Some((uid, gid)) = owner_of_new(&caller.credentials, directory.path) else { return PASS };
+    let Some((uid, gid)) = owner_of_new(request.shared, &caller.credentials, directory.path) else { return PASS };
     let mode = mode & 0o7777 & !procfs::umask_of(request.note.thread)?;
     let flags = OFlags::from_bits_retain(flags);
     match rustix::fs::open(directory.path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode | 0o600)) {
@@ -83,18 +83,8 @@ fn create_unnamed(request: &Request<'_>, scratch: &mut Scratch, flags: u32, mode
 }
 
 /// Gives a new file its owner, and to the caller.
-fn hand_over(request: &Request<'_>, file: std::os::fd::OwnedFd, flags: OFlags, owner: Override) -> Outcome {
-    use std::os::fd::{AsFd, AsRawFd};
-    match rustix::fs::fsetxattr(&file, OVERRIDE_XATTR, owner.text().as_bytes(), rustix::fs::XattrFlags::empty()) {
-        Ok(()) => {}
-        Err(_) => {
-            let name = procfs::Name::new(format_args!("self/fd/{}", file.as_raw_fd()));
-            if let Ok(native) = rustix::fs::statx(CWD, name.as_c_str(), AtFlags::empty(), attributes::IDENTITY) {
-                let entry = Entry { uid: owner.uid, gid: owner.gid, path: None, origin: Origin::Step, twin: None };
-                request.shared.inodes.insert(&native, entry);
-            }
-        }
-    }
+fn hand_over(request: &Request<'_>, file: OwnedFd, flags: OFlags, owner: Override) -> Outcome {
+    record(request.shared, &file, owner)?;
     let descriptor_flags = if flags.contains(OFlags::CLOEXEC) { libc::O_CLOEXEC as u32 } else { 0 };
     match request.shared.listener.answer_with_file(request.note.id, file.as_fd(), descriptor_flags) {
         // The kernel has answered: what we answer now finds nobody and is ignored.
@@ -105,15 +95,25 @@ fn hand_over(request: &Request<'_>, file: std::os::fd::OwnedFd, flags: OFlags, o
     }
 }
 
+/// Gives a new file its owner, mode and type.
+fn record(shared: &Shared, file: &OwnedFd, new: Override) -> Result<(), Errno> {
+    if rustix::fs::fsetxattr(file, OVERRIDE_XATTR, new.text().as_bytes(), rustix::fs::XattrFlags::empty()).is_ok() {
+        return Ok(());
+    }
+    let name = procfs::Name::new(format_args!("self/fd/{}", file.as_raw_fd()));
+    let located = Located::new(name.as_c_str(), Follow::Yes);
+    Attributes::load(shared, &located)?.enter(shared, &located, |entry| entry.over = Some(new))
+}
+
 fn leads_nowhere(path: &CStr) -> bool {
     rustix::fs::stat(path).err() == Some(rustix::io::Errno::NOENT)
 }
 
 /// Whose a new object in this directory is; `None` if root's, so that the kernel can make it.
-fn owner_of_new(credentials: &Credentials, parent: &CStr) -> Option<(u32, u32)> {
+fn owner_of_new(shared: &Shared, credentials: &Credentials, parent: &CStr) -> Option<(u32, u32)> {
     let uid = credentials.uid.filesystem;
     let mut gid = credentials.gid.filesystem;
-    match attributes::read_override(parent, Follow::Yes) {
+    match recorded(shared, parent) {
         Some(directory) if directory.mode & libc::S_ISGID != 0 => gid = directory.gid,
         Some(_) => {}
         // Nothing recorded: the directory is root's, and may hand down root's group.
@@ -128,11 +128,19 @@ fn owner_of_new(credentials: &Credentials, parent: &CStr) -> Option<(u32, u32)> 
     ((uid, gid) != (0, 0)).then_some((uid, gid))
 }
 
+/// The override of a directory.
+fn recorded(shared: &Shared, directory: &CStr) -> Option<Override> {
+    attributes::read_override(directory, Follow::Yes).or_else(|| {
+        let known = (!shared.inodes.is_empty()).then(|| attributes::identify(&Located::new(directory, Follow::Yes)).ok());
+        shared.inodes.owner(&known??)
+    })
+}
+
 /// Answers mkdir and mkdirat.
 pub fn mkdir(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     let Ok(caller) = request.caller() else { return PASS };
     let Ok(place) = locate_new(request, &caller, &mut scratch.path, &mut scratch.other) else { return PASS };
-    let Some((uid, gid)) = owner_of_new(&caller.credentials, place.parent) else { return PASS };
+    let Some((uid, gid)) = owner_of_new(request.shared, &caller.credentials, place.parent) else { return PASS };
     let mode = request.operand_int(0) & 0o1777 & !procfs::umask_of(request.note.thread)?;
     request.check_alive()?;
     if rustix::fs::mkdirat(CWD, place.path, Mode::from_raw_mode(mode | 0o700)).is_err() {
@@ -154,7 +162,7 @@ pub fn mknod(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
         libc::S_IFIFO | libc::S_IFSOCK | libc::S_IFREG | 0 => None,
         _ => return PASS,
     };
-    let owner = owner_of_new(&caller.credentials, place.parent);
+    let owner = owner_of_new(request.shared, &caller.credentials, place.parent);
     if device.is_none() && owner.is_none() {
         return PASS;
     }
@@ -173,7 +181,7 @@ pub fn mknod(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = rustix::fs::open(place.path, flags, native).map_err(errno)?;
     let recorded = Override { uid, gid, mode: permissions, device: Some(device) };
-    rustix::fs::fsetxattr(&file, OVERRIDE_XATTR, recorded.text().as_bytes(), rustix::fs::XattrFlags::empty()).map_err(errno)?;
+    record(request.shared, &file, recorded)?;
     DONE
 }
 
@@ -181,7 +189,7 @@ pub fn mknod(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
 pub fn symlink(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     let Ok(caller) = request.caller() else { return PASS };
     let Ok(place) = locate_new(request, &caller, &mut scratch.path, &mut scratch.other) else { return PASS };
-    let Some((uid, gid)) = owner_of_new(&caller.credentials, place.parent) else { return PASS };
+    let Some((uid, gid)) = owner_of_new(request.shared, &caller.credentials, place.parent) else { return PASS };
     let mut text = super::paths::PathBuffer::default();
     if text.load(request, request.argument(0)).is_err() {
         return PASS;
@@ -217,7 +225,7 @@ pub fn bind(request: &Request<'_>) -> Outcome {
     // The name must be made as the caller wrote it, since the socket remembers it: from the caller's directory, with its mask.
     let _place = Borrowed::directory_of(request.note.thread)?;
     rustix::process::umask(Mode::from_raw_mode(umask));
-    let bound = nix::sys::socket::bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &address);
+    let bound = nix::sys::socket::bind(socket.as_raw_fd(), &address);
     rustix::process::umask(Mode::empty());
     bound?;
     let name = std::ffi::CString::new(path).map_err(|_| Errno::EINVAL)?;
@@ -226,7 +234,7 @@ pub fn bind(request: &Request<'_>) -> Outcome {
         Some(at) => std::ffi::CString::new(&path[..at]).map_err(|_| Errno::EINVAL)?,
         None => std::ffi::CString::from(c"."),
     };
-    match owner_of_new(&caller.credentials, &parent) {
+    match owner_of_new(request.shared, &caller.credentials, &parent) {
         Some((uid, gid)) => {
             let file = Located::new(&name, Follow::No);
             let native = Attributes::load(request.shared, &file)?;
@@ -238,7 +246,7 @@ pub fn bind(request: &Request<'_>) -> Outcome {
 }
 
 /// The thread's working directory while it is another's; `/proc` again afterwards.
-struct Borrowed(std::os::fd::OwnedFd);
+struct Borrowed(OwnedFd);
 
 impl Borrowed {
     fn directory_of(thread: u32) -> Result<Self, Errno> {

@@ -7,9 +7,9 @@ use std::thread;
 use nix::errno::Errno;
 use serde_json::Value;
 
-use super::filter::{self, Moves};
+use super::filter::{self, Watched};
 use super::spec::{EmulationSpec, Mode};
-use super::supervisor;
+use super::{removal, supervisor};
 use crate::error::{Error, Kind, Result};
 use crate::sandbox::{Emulator, Supervision};
 use crate::sys::notify::{Answer, Listener};
@@ -42,8 +42,7 @@ impl Emulation {
 impl Emulator for Emulation {
     fn install(&self, spec: &Value) -> Result<Option<OwnedFd>> {
         let spec = EmulationSpec::from_value(spec)?;
-        let moves = if spec.owners().next().is_some() { Moves::Watched } else { Moves::Ignored };
-        install(spec.mode, moves)
+        install(spec.mode, Watched { moves: !spec.layers().is_empty() && is_overlay(), removals: removal::matters() })
     }
 
     fn confirm(&self, spec: &Value) -> Result<()> {
@@ -57,7 +56,7 @@ impl Emulator for Emulation {
     }
 }
 
-fn install(mode: Mode, moves: Moves) -> Result<Option<OwnedFd>> {
+fn install(mode: Mode, watched: Watched) -> Result<Option<OwnedFd>> {
     if mode == Mode::None {
         return Ok(None);
     }
@@ -65,12 +64,19 @@ fn install(mode: Mode, moves: Moves) -> Result<Option<OwnedFd>> {
         return Err(Error::with_kind(Kind::Unsupported, format!("root emulation has no system call table for {}", std::env::consts::ARCH))
             .hint("`--root-emulation=none` runs the step without"));
     }
-    let program = filter::program(mode, moves);
+    let program = filter::program(mode, watched);
     let failed = |e| Error::os("can't install the filter of root emulation", e);
     match mode {
         Mode::Consistent => seccomp::install_with_listener(&program).map(Some).map_err(failed),
         _ => seccomp::install(&program).map(|()| None).map_err(failed),
     }
+}
+
+/// Whether the root is an overlay, in which inodes get other numbers when they are copied up.
+fn is_overlay() -> bool {
+    /// linux/magic.h.
+    const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
+    rustix::fs::statfs(c"/").is_ok_and(|fs| u64::try_from(fs.f_type) == Ok(OVERLAYFS_SUPER_MAGIC))
 }
 
 /// Checks that the filter is there and, behind it, somebody who answers.
@@ -106,7 +112,7 @@ fn try_out(mode: Mode) -> Result<()> {
         // Made before the filter, so that it is not under it.
         let (sender, receiver) = mpsc::sync_channel::<Listener>(1);
         let helper = thread::spawn(move || receiver.recv().map_or(Ok(()), |listener| play_supervisor(&listener)));
-        if let Some(listener) = install(mode, Moves::Ignored)? {
+        if let Some(listener) = install(mode, Watched::default())? {
             let listener = Listener::new(listener).map_err(|e| Error::os("can't use the listener of root emulation", e))?;
             // If the helper is gone its result says why.
             let _ = sender.send(listener);

@@ -7,42 +7,44 @@ use super::spec::Mode;
 use super::tables;
 use crate::sys::seccomp::{Abi, Action, Program, Rule, Section, Test};
 
-/// Whether the stack holds symlinks or FIFOs with an owner other than root, so that calls which may change their inode number matter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moves {
-    /// There are some.
-    Watched,
-    /// There are none: renaming costs nothing.
-    Ignored,
+/// Which calls matter that change no owner or mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// Whether the stack holds symlinks or FIFOs with an owner other than root, so that calls which may change their inode number matter.
+    pub moves: bool,
+    /// Whether the number of what is removed may be used again without a sign ([`super::removal`]).
+    pub removals: bool,
 }
 
 /// The program for a mode; it holds a section for every ABI with a table that this machine's kernel may serve.
-pub fn program(mode: Mode, moves: Moves) -> Program {
+pub fn program(mode: Mode, watched: Watched) -> Program {
     let abis: &[Abi] = match Abi::native() {
         Some(Abi::X86_64) => &[Abi::X86_64, Abi::I386],
         Some(Abi::I386) => &[Abi::I386],
         Some(Abi::Aarch64) => &[Abi::Aarch64],
         None => &[],
     };
-    let sections: Vec<Section> = abis.iter().map(|&abi| Section { abi, rules: rules(abi, mode, moves) }).collect();
+    let sections: Vec<Section> = abis.iter().map(|&abi| Section { abi, rules: rules(abi, mode, watched) }).collect();
     Program::assemble(&sections)
 }
 
-fn rules(abi: Abi, mode: Mode, moves: Moves) -> Vec<Rule> {
+fn rules(abi: Abi, mode: Mode, watched: Watched) -> Vec<Rule> {
     tables::table(abi)
         .flat_map(|row| match mode {
-            Mode::Consistent => consistent(row, moves),
+            Mode::Consistent => consistent(row, watched),
             Mode::SuccessOnly => success_only(row),
             Mode::None => vec![],
         })
         .collect()
 }
 
-fn consistent(row: &Row, moves: Moves) -> Vec<Rule> {
+fn consistent(row: &Row, watched: Watched) -> Vec<Rule> {
     let notify = |test| Rule { number: row.number, test, action: Action::Notify };
     match row.call {
         Call::Absent => vec![Rule { action: Action::Errno(libc::ENOSYS as u16), ..notify(Test::Always) }],
-        Call::Move if moves == Moves::Ignored => vec![],
+        Call::Move if !watched.moves => vec![],
+        Call::Remove | Call::RemoveDirectory if !watched.removals => vec![],
+        Call::Rename | Call::RenameWithFlags if watched == Watched::default() => vec![],
         // Only what may make a new file: O_CREAT, or __O_TMPFILE without O_DIRECTORY's bit, which differs between ABIs.
         Call::Open => vec![notify(Test::AnyBit(row.first, libc::O_CREAT as u32 | TMPFILE))],
         Call::Prctl => PRCTL.iter().map(|&command| notify(Test::Masked(0, u32::MAX, command as u32))).collect(),
@@ -89,12 +91,13 @@ mod tests {
 
     #[test]
     fn every_row_of_consistent_mode_has_a_rule() {
+        let all = Watched { moves: true, removals: true };
         for abi in [Abi::X86_64, Abi::I386, Abi::Aarch64] {
             for row in tables::table(abi) {
-                assert!(!consistent(row, Moves::Watched).is_empty(), "{abi:?} {row:?}");
+                assert!(!consistent(row, all).is_empty(), "{abi:?} {row:?}");
             }
         }
-        assert!(program(Mode::Consistent, Moves::Watched).len() < 4096, "the kernel's limit");
+        assert!(program(Mode::Consistent, all).len() < 4096, "the kernel's limit");
     }
 
     #[test]

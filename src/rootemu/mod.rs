@@ -7,8 +7,8 @@
 //!
 //! In the order of a call: [`calls`] say what calls mean and [`tables`] which there are, [`filter`] which of them are handed over; [`supervisor`] takes one and finds
 //! its [`request`], its caller among [`processes`], and its file by [`paths`]; [`stat`], [`owner`], [`create`], [`xattr`], [`identity`]
-//! and [`exec`] answer it. What a file is believed to be is in [`attributes`] (by [`overrides`], or [`inodes`] where attributes can't
-//! be); what a process is believed to be is in [`credentials`].
+//! and [`exec`] answer it. What a file is believed to be is in [`attributes`] and [`kept`] (by [`overrides`], or [`inodes`] where attributes
+//! can't be, which [`removal`] keeps right, and [`report`] passes on to the layer's record); what a process is believed to be is in [`credentials`].
 
 mod attributes;
 pub mod calls;
@@ -19,11 +19,13 @@ mod exec;
 pub mod filter;
 mod identity;
 mod inodes;
+mod kept;
 mod overrides;
 mod owner;
 mod paths;
 mod processes;
 mod procfs;
+mod removal;
 mod report;
 mod request;
 mod spec;

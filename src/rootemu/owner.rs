@@ -29,7 +29,7 @@ pub fn chown(request: &Request<'_>, scratch: &mut Scratch, width: Width) -> Outc
     let mut mode = old.mode();
     if old.native_type() != libc::S_IFDIR {
         mode = without_privilege(mode, credentials, old.gid());
-        xattr::drop_capability(&file, &old);
+        xattr::drop_capability(request.shared, &file, &old);
     }
     let new = (choose(uid, old.uid()), choose(gid, old.gid()), mode);
     if new != (old.uid(), old.gid(), old.mode()) {
@@ -104,13 +104,16 @@ pub fn chmod(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
 
 /// Before a call that may copy up a symlink or FIFO whose owner came with the layers: copies it up, and enters the owner under the new number.
 pub fn before_move(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
+    if request.shared.inodes.is_empty() {
+        return PASS;
+    }
     let Ok(caller) = request.caller() else { return PASS };
     let Ok(file) = locate(request, &caller, &mut scratch.path) else { return PASS };
     let Ok(old) = Attributes::load(request.shared, &file) else { return PASS };
     let Some(entry) = request.shared.inodes.get(&old.native) else { return PASS };
     if entry.origin == Origin::Layers && request.check_alive().is_ok() {
         // If it can't be copied up, the kernel will not do it either.
-        let _ = old.enter(request.shared, &file, entry);
+        let _ = old.enter(request.shared, &file, |_| ());
     }
     PASS
 }

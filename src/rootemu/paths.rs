@@ -236,6 +236,38 @@ pub fn locate_new<'b>(
     Ok(Place { path: buffer.as_c_str(), parent: other.as_c_str(), _open: open })
 }
 
+/// A name of what a call is about, for doing to the name itself what the caller asks for: a copy, so that a call can have two.
+pub struct OwnName {
+    path: std::ffi::CString,
+    /// Keeps `self/fd/N` alive.
+    _open: Option<OwnedFd>,
+}
+
+impl OwnName {
+    /// Absolute or relative to `/proc`.
+    pub fn path(&self) -> &CStr {
+        &self.path
+    }
+}
+
+/// The name that a call gives, as the caller wrote it.
+pub fn own_name(request: &Request<'_>, buffer: &mut PathBuffer) -> Result<OwnName, Errno> {
+    let caller = request.caller()?;
+    if caller.view == View::Shared {
+        let file = locate(request, &caller, buffer)?;
+        return Ok(OwnName { path: file.path.to_owned(), _open: None });
+    }
+    let Target::Path { path, .. } = request.row.target else { return Err(Errno::EINVAL) };
+    buffer.load(request, request.argument(path))?;
+    if buffer.as_bytes().last() == Some(&b'/') {
+        // Means something that is lost on the way.
+        return Err(Errno::EINVAL);
+    }
+    let mut other = PathBuffer::default();
+    let place = locate_new(request, &caller, buffer, &mut other)?;
+    Ok(OwnName { path: place.path.to_owned(), _open: place._open })
+}
+
 /// The `AT_*` flags that a call knows.
 fn known_flags(call: Call) -> i32 {
     const STATX_SYNC: i32 = 0x6000;

@@ -3,14 +3,15 @@
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use rustix::fs::{AtFlags, Statx};
+use rustix::fs::{AtFlags, CWD, Statx};
 
 use super::attributes;
 use super::calls::Row;
-use super::inodes::Inodes;
+use super::inodes::{self, Inodes};
 use super::paths::PathBuffer;
 use super::processes::{Caller, Processes};
 use crate::oci::ImagePath;
+use crate::rootfs::meta::OVERRIDE_XATTR;
 use crate::sys::notify::{self, Answer, Listener, Notification};
 
 /// What all handlers share.
@@ -19,17 +20,45 @@ pub struct Shared {
     pub listener: Listener,
     /// Who makes them.
     pub processes: Processes,
-    /// Owners of what holds no extended attributes.
+    /// What is known of files that hold no extended attributes.
     pub inodes: Inodes,
+    /// How the root's file system keeps what is emulated.
+    pub keeping: Keeping,
     /// The overlay's upper directory, if the root is an overlay.
     pub upper: Option<OwnedFd>,
 }
 
 impl Shared {
+    /// Whether a file is one of those of which the table knows everything, the user's own extended attributes included: files and directories of
+    /// the image, or of a cache beside it, on a file system that holds none.
+    pub fn keeps_by_inode(&self, stat: &Statx) -> bool {
+        self.keeping == Keeping::Inodes(inodes::device(stat)) && attributes::holds_xattrs(stat)
+    }
+
     /// A file of the image as it lies in the upper directory; `None` if it does not.
     pub fn look_in_upper(&self, path: &ImagePath) -> Option<Statx> {
         let upper = self.upper.as_ref()?;
         rustix::fs::statx(upper, path.as_relative(), AtFlags::SYMLINK_NOFOLLOW, attributes::IDENTITY).ok()
+    }
+}
+
+/// Where owners, modes, types and extended attributes of files and directories are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// In their user extended attributes.
+    Attributes,
+    /// In the table, since the root's file system, which has this device number, holds none.
+    Inodes((u32, u32)),
+}
+
+impl Keeping {
+    /// Finds out, by asking for an attribute of the root directory.
+    pub fn of_root() -> Self {
+        let asked = rustix::fs::getxattr_query(c"/", OVERRIDE_XATTR);
+        match (asked, rustix::fs::statx(CWD, c"/", AtFlags::empty(), attributes::IDENTITY)) {
+            (Err(rustix::io::Errno::OPNOTSUPP), Ok(stat)) => Self::Inodes(inodes::device(&stat)),
+            _ => Self::Attributes,
+        }
     }
 }
 
@@ -40,7 +69,7 @@ pub struct Request<'a> {
     /// The call as it came.
     pub note: Notification,
     /// Its line in the table.
-    pub row: &'static Row,
+    pub row: &'a Row,
 }
 
 /// Buffers of a worker, used again for every call.
@@ -64,6 +93,11 @@ pub const DONE: Outcome = Ok(Answer::Value(0));
 pub const PASS: Outcome = Ok(Answer::Continue);
 
 impl Request<'_> {
+    /// The same call, seen as one on another of its arguments.
+    pub fn on<'b>(&'b self, row: &'b Row) -> Request<'b> {
+        Request { shared: self.shared, note: self.note, row }
+    }
+
     /// Who calls.
     pub fn caller(&self) -> Result<Caller, Errno> {
         self.shared.processes.caller(self.note.thread)

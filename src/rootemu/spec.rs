@@ -1,15 +1,15 @@
 //! What the emulation of one step is to do, and what it found: plain data that crosses the sandbox's boundary as JSON.
 //!
-//! The sandbox hands both through without looking. Paths are bytes: what is not UTF-8, and the backslash, is written `\xHH`.
+//! The sandbox hands both through without looking. Paths and what is said of files are written as in a layer's record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::oci::ImagePath;
-use crate::rootfs::meta::Override;
+use crate::rootfs::record::{self, Record};
 
 /// How system calls that one mapped user can't make are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,26 +41,43 @@ pub struct EmulationSpec {
     pub mode: Mode,
     /// As whom the command starts.
     pub user: User,
-    /// Owners of what holds no extended attributes (symlinks, FIFOs) in the layers below, by escaped path.
-    owners: BTreeMap<String, String>,
+    layers: Record,
+    mounted: Record,
+    caches: BTreeSet<String>,
 }
 
 impl EmulationSpec {
-    /// A specification for a stack in which no symlink or FIFO has an owner other than root.
+    /// A specification for a stack, and mounts in it, whose files say all that is to be known of them.
     pub fn new(mode: Mode, user: User) -> Self {
-        Self { mode, user, owners: BTreeMap::new() }
+        Self { mode, user, layers: Record::default(), mounted: Record::default(), caches: BTreeSet::new() }
     }
 
-    /// Adds the owners of symlinks and FIFOs in the layers below.
+    /// Sets what the records of the layers say.
     #[must_use]
-    pub fn with_owners<'a>(mut self, owners: impl IntoIterator<Item = (&'a ImagePath, Override)>) -> Self {
-        self.owners.extend(owners.into_iter().map(|(path, owner)| (escape(path.as_bytes()), owner.to_string())));
-        self
+    pub fn with_layers(self, layers: Record) -> Self {
+        Self { layers, ..self }
     }
 
-    /// The owners again; entries that make no sense are left out.
-    pub fn owners(&self) -> impl Iterator<Item = (ImagePath, Override)> {
-        self.owners.iter().filter_map(|(path, owner)| Some((ImagePath::clean(unescape(path)), Override::parse(owner.as_bytes())?)))
+    /// Sets what is to be known of what is mounted into the stack, and the directories among that whose records are kept: the report says what is
+    /// left in them.
+    #[must_use]
+    pub fn with_mounted(self, mounted: Record, caches: impl IntoIterator<Item = ImagePath>) -> Self {
+        Self { mounted, caches: caches.into_iter().map(|path| record::escape(&path)).collect(), ..self }
+    }
+
+    /// What the records of the layers say.
+    pub fn layers(&self) -> &Record {
+        &self.layers
+    }
+
+    /// What is to be known of mounts.
+    pub fn mounted(&self) -> &Record {
+        &self.mounted
+    }
+
+    /// Mounted directories whose records are kept.
+    pub fn caches(&self) -> impl Iterator<Item = ImagePath> {
+        self.caches.iter().filter_map(|path| record::unescape(path))
     }
 
     /// As the sandbox carries it.
@@ -77,15 +94,18 @@ impl EmulationSpec {
 /// What the supervisor found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    owners: BTreeMap<String, String>,
+    /// What the layer's record must say; in a plain directory, where nothing tells what is new, of all that is in it.
+    pub left: Record,
+    caches: BTreeMap<String, Record>,
     /// How many notifications of each kind were answered.
     pub notifications: BTreeMap<String, u64>,
 }
 
 impl Report {
-    /// A report of these owners.
-    pub fn new(owners: impl IntoIterator<Item = (ImagePath, Override)>, notifications: BTreeMap<String, u64>) -> Self {
-        Self { owners: owners.into_iter().map(|(path, owner)| (escape(path.as_bytes()), owner.to_string())).collect(), notifications }
+    /// A report. Caches are named by their place in the image.
+    pub fn new(left: Record, caches: impl IntoIterator<Item = (ImagePath, Record)>, notifications: BTreeMap<String, u64>) -> Self {
+        let caches = caches.into_iter().map(|(path, left)| (record::escape(&path), left)).collect();
+        Self { left, caches, notifications }
     }
 
     /// From what the sandbox carried.
@@ -93,10 +113,9 @@ impl Report {
         Self::deserialize(value).map_err(|e| Error::new("can't read the report of the root emulation").cause(e))
     }
 
-    /// Owners of symlinks and FIFOs that the step left in its layer.
-    pub fn overrides(&self) -> BTreeMap<ImagePath, Override> {
-        let parse = |(path, owner): (&String, &String)| Some((ImagePath::clean(unescape(path)), Override::parse(owner.as_bytes())?));
-        self.owners.iter().filter_map(parse).collect()
+    /// What is left in the cache that was mounted there.
+    pub fn cache(&self, target: &ImagePath) -> Option<&Record> {
+        self.caches.get(&record::escape(target))
     }
 
     /// How many notifications were answered.
@@ -105,44 +124,29 @@ impl Report {
     }
 }
 
-fn escape(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        out.push_str(&chunk.valid().replace('\\', "\\x5c"));
-        out.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
-    }
-    out
-}
-
-fn unescape(text: &str) -> Vec<u8> {
-    let mut parts = text.split("\\x");
-    let mut out = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        match part.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                out.extend_from_slice(&part.as_bytes()[2..]);
-            }
-            None => out.extend_from_slice(part.as_bytes()),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rootfs::meta::Override;
 
     #[test]
-    fn paths_survive() {
+    fn what_is_said_survives() {
+        let mut said = Record::default();
+        let mut caches = Vec::new();
         for path in [&b"var/run"[..], b"a\\x41b", b"\xff\xfe/\\", "ä/ö".as_bytes()] {
             let path = ImagePath::clean(path);
-            let owner = Override { uid: 33, gid: 34, mode: 0o777, device: None };
-            let spec = EmulationSpec::new(Mode::Consistent, User::default()).with_owners([(&path, owner)]);
-            let spec = EmulationSpec::from_value(&spec.to_value()).unwrap();
-            assert_eq!(spec.owners().collect::<Vec<_>>(), [(path.clone(), owner)]);
-            let report = Report::new([(path.clone(), owner)], BTreeMap::new());
-            assert_eq!(report.overrides(), BTreeMap::from([(path, owner)]));
+            said.overrides.insert(path.clone(), Override { uid: 33, gid: 34, mode: 0o777, device: None });
+            said.xattrs.insert(path.clone(), [(b"user.a".to_vec(), path.as_bytes().to_vec())].into());
+            caches.push(path);
         }
+        let spec =
+            EmulationSpec::new(Mode::Consistent, User::default()).with_layers(said.clone()).with_mounted(said.clone(), caches.clone());
+        let again = EmulationSpec::from_value(&spec.to_value()).unwrap();
+        assert_eq!(again, spec);
+        assert_eq!(again.caches().count(), caches.len());
+        let report = Report::new(said.clone(), caches.iter().map(|path| (path.clone(), said.clone())), BTreeMap::new());
+        let again = Report::from_value(&serde_json::to_value(&report).unwrap()).unwrap();
+        assert_eq!(again.left, said);
+        assert!(caches.iter().all(|path| again.cache(path) == Some(&said)));
     }
 }

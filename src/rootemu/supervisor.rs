@@ -8,17 +8,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
-use rustix::fs::{AtFlags, CWD, Mode};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::attributes::IDENTITY;
 use super::calls::{Call, Row};
 use super::inodes::{Entry, Inodes, Origin};
 use super::processes::Processes;
-use super::request::{Outcome, Request, Scratch, Shared};
+use super::request::{Keeping, Outcome, Request, Scratch, Shared};
 use super::spec::{EmulationSpec, Report};
 use super::tables;
-use super::{create, emulation, exec, identity, owner, report, stat, xattr};
+use super::{create, emulation, exec, identity, owner, removal, report, stat, xattr};
 use crate::error::{Error, Kind, Result};
+use crate::oci::ImagePath;
+use crate::rootfs::record::Record;
 use crate::sandbox::Supervision;
 use crate::sys::notify::{self, Answer, Listener, Notification, Wake, Watch};
 use crate::sys::seccomp::Abi;
@@ -45,8 +47,8 @@ pub fn supervise(spec: &EmulationSpec, listener: OwnedFd, context: Supervision) 
             .hint("inside another container, allow it to mount /proc (for Docker `--security-opt systempaths=unconfined`)")
     })?;
     let processes = Processes::new(spec.user.clone()).map_err(failed)?;
-    let shared = Shared { listener, processes, inodes: Inodes::default(), upper: context.upper };
-    load_owners(&shared.inodes, spec);
+    let shared = Shared { listener, processes, inodes: Inodes::default(), keeping: Keeping::of_root(), upper: context.upper };
+    let covered = load(&shared.inodes, spec);
 
     let counts = Mutex::new(BTreeMap::new());
     let (stop, open) = rustix::pipe::pipe().map_err(|e| Error::os("can't supervise root emulation", e))?;
@@ -75,18 +77,34 @@ pub fn supervise(spec: &EmulationSpec, listener: OwnedFd, context: Supervision) 
                 .map_err(failed)
         })
     })?;
-    let owners = report::owners(&shared);
-    Ok(Report::new(owners, counts.into_inner().unwrap_or_default()))
+    Ok(report::report(&shared, spec, covered, counts.into_inner().unwrap_or_default()))
 }
 
-/// Enters the owners that came with the layers.
-fn load_owners(inodes: &Inodes, spec: &EmulationSpec) {
-    for (path, owner) in spec.owners() {
-        let name = [b"/", path.as_bytes()].concat();
-        if let Ok(native) = rustix::fs::statx(CWD, name, AtFlags::SYMLINK_NOFOLLOW, IDENTITY) {
-            inodes.insert(&native, Entry { uid: owner.uid, gid: owner.gid, path: Some(path), origin: Origin::Layers, twin: None });
+/// Enters what the layers and the mounts say of their files. Gives back what the layers say of files that a mount covers.
+fn load(inodes: &Inodes, spec: &EmulationSpec) -> Record {
+    let mut covered = Record::default();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    if let Ok(root) = rustix::fs::open(c"/", flags, Mode::empty()) {
+        for path in spec.layers().entries() {
+            match report::look_within(&root, path) {
+                Ok(native) => inodes.insert(&native, entry(spec.layers(), path)),
+                Err(rustix::io::Errno::XDEV) => covered.adopt(path, spec.layers(), path),
+                Err(_) => {}
+            }
         }
     }
+    for path in spec.mounted().entries() {
+        let name = [b"/", path.as_bytes()].concat();
+        if let Ok(native) = rustix::fs::statx(CWD, name, AtFlags::SYMLINK_NOFOLLOW, IDENTITY) {
+            inodes.insert(&native, entry(spec.mounted(), path));
+        }
+    }
+    covered
+}
+
+fn entry(said: &Record, path: &ImagePath) -> Entry {
+    let xattrs = said.xattrs.get(path).cloned().unwrap_or_default();
+    Entry { over: said.overrides.get(path).copied(), xattrs, path: Some(path.clone()), ..Entry::new(Origin::Layers) }
 }
 
 struct Worker<'s> {
@@ -207,6 +225,11 @@ fn dispatch(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
         Call::Chown(width) => owner::chown(request, scratch, width),
         Call::Chmod => owner::chmod(request, scratch),
         Call::Move => owner::before_move(request, scratch),
+        Call::Rename | Call::RenameWithFlags => {
+            owner::before_move(request, scratch)?;
+            removal::rename(request, scratch)
+        }
+        Call::Remove | Call::RemoveDirectory => removal::remove(request, scratch),
         Call::SetXattr => xattr::set_call(request, scratch),
         Call::SetXattrAt => xattr::set_call_at(request, scratch),
         Call::GetXattr => xattr::get_call(request, scratch),

@@ -63,10 +63,12 @@ const X86_64: &[Row] = &[
     simple(49, Call::Bind),
     simple(55, Call::PeerCredentials), // getsockopt
     row(59, Call::Exec, PATH, 1),
-    row(82, Call::Move, LINK, 1), // rename
+    row(82, Call::Rename, LINK, 1), // rename
     row(83, Call::Mkdir, LINK, 1),
+    row(84, Call::RemoveDirectory, LINK, 1),
     row(85, Call::Creat, PATH, 1),
-    row(86, Call::Move, LINK, 1), // link
+    row(86, Call::Move, LINK, 1),   // link
+    row(87, Call::Remove, LINK, 1), // unlink
     row(88, Call::Symlink, SECOND, 0),
     row(90, Call::Chmod, PATH, 1),
     row(91, Call::Chmod, FD, 1),
@@ -117,14 +119,15 @@ const X86_64: &[Row] = &[
     row(260, Call::Chown(Width::Wide), AT_FLAGS_4, 2),
     row(261, Call::Move, AT, 2), // futimesat
     row(262, Call::Stat(Layout::X86_64), AT_FLAGS_3, 2),
-    row(264, Call::Move, LINK_AT, 2), // renameat
-    row(265, Call::Move, LINK_AT, 2), // linkat
+    row(263, Call::Remove, LINK_AT, 2), // unlinkat
+    row(264, Call::Rename, LINK_AT, 2), // renameat
+    row(265, Call::Move, LINK_AT, 2),   // linkat
     row(266, Call::Symlink, SECOND_AT, 0),
     row(268, Call::Chmod, AT, 2),
-    simple(272, Call::View),          // unshare
-    row(280, Call::Move, LINK_AT, 2), // utimensat
-    simple(308, Call::View),          // setns
-    row(316, Call::Move, LINK_AT, 2), // renameat2
+    simple(272, Call::View),                     // unshare
+    row(280, Call::Move, LINK_AT, 2),            // utimensat
+    simple(308, Call::View),                     // setns
+    row(316, Call::RenameWithFlags, LINK_AT, 2), // renameat2
     row(322, Call::Exec, AT_FLAGS_4, 2),
     row(332, Call::Statx, AT_FLAGS_2, 2),
 ];
@@ -144,11 +147,12 @@ const AARCH64: &[Row] = &[
     row(16, Call::RemoveXattr, FD, 1),
     row(33, Call::Mknod, LINK_AT, 2),
     row(34, Call::Mkdir, LINK_AT, 2),
+    row(35, Call::Remove, LINK_AT, 2), // unlinkat
     row(36, Call::Symlink, SECOND_AT, 0),
-    row(37, Call::Move, LINK_AT, 2), // linkat
-    row(38, Call::Move, LINK_AT, 2), // renameat
-    simple(41, Call::View),          // pivot_root
-    simple(51, Call::View),          // chroot
+    row(37, Call::Move, LINK_AT, 2),   // linkat
+    row(38, Call::Rename, LINK_AT, 2), // renameat
+    simple(41, Call::View),            // pivot_root
+    simple(51, Call::View),            // chroot
     row(52, Call::Chmod, FD, 1),
     row(53, Call::Chmod, AT, 2),
     row(54, Call::Chown(Width::Wide), AT_FLAGS_4, 2),
@@ -182,8 +186,8 @@ const AARCH64: &[Row] = &[
     simple(200, Call::Bind),
     simple(209, Call::PeerCredentials), // getsockopt
     row(221, Call::Exec, PATH, 1),
-    simple(268, Call::View),          // setns
-    row(276, Call::Move, LINK_AT, 2), // renameat2
+    simple(268, Call::View),                     // setns
+    row(276, Call::RenameWithFlags, LINK_AT, 2), // renameat2
     row(281, Call::Exec, AT_FLAGS_4, 2),
     row(291, Call::Statx, AT_FLAGS_2, 2),
 ];
@@ -191,16 +195,18 @@ const AARCH64: &[Row] = &[
 const I386: &[Row] = &[
     row(5, Call::Open, PATH, 1),
     row(8, Call::Creat, PATH, 1),
-    row(9, Call::Move, LINK, 1), // link
+    row(9, Call::Move, LINK, 1),    // link
+    row(10, Call::Remove, LINK, 1), // unlink
     row(11, Call::Exec, PATH, 1),
     row(14, Call::Mknod, LINK, 1),
     row(15, Call::Chmod, PATH, 1),
     row(16, Call::Chown(Width::Narrow), LINK, 1),
     narrow(23, Identity::SetUid),
     narrow(24, Identity::GetUid),
-    row(30, Call::Move, PATH, 1), // utime
-    row(38, Call::Move, LINK, 1), // rename
+    row(30, Call::Move, PATH, 1),   // utime
+    row(38, Call::Rename, LINK, 1), // rename
     row(39, Call::Mkdir, LINK, 1),
+    row(40, Call::RemoveDirectory, LINK, 1),
     narrow(46, Identity::SetGid),
     narrow(47, Identity::GetGid),
     narrow(49, Identity::GetEuid),
@@ -270,14 +276,15 @@ const I386: &[Row] = &[
     row(298, Call::Chown(Width::Wide), AT_FLAGS_4, 2),
     row(299, Call::Move, AT, 2), // futimesat
     row(300, Call::Stat(Layout::I386Large), AT_FLAGS_3, 2),
-    row(302, Call::Move, LINK_AT, 2), // renameat
-    row(303, Call::Move, LINK_AT, 2), // linkat
+    row(301, Call::Remove, LINK_AT, 2), // unlinkat
+    row(302, Call::Rename, LINK_AT, 2), // renameat
+    row(303, Call::Move, LINK_AT, 2),   // linkat
     row(304, Call::Symlink, SECOND_AT, 0),
     row(306, Call::Chmod, AT, 2),
-    simple(310, Call::View),          // unshare
-    row(320, Call::Move, LINK_AT, 2), // utimensat
-    simple(346, Call::View),          // setns
-    row(353, Call::Move, LINK_AT, 2), // renameat2
+    simple(310, Call::View),                     // unshare
+    row(320, Call::Move, LINK_AT, 2),            // utimensat
+    simple(346, Call::View),                     // setns
+    row(353, Call::RenameWithFlags, LINK_AT, 2), // renameat2
     row(358, Call::Exec, AT_FLAGS_4, 2),
     simple(361, Call::Bind),
     simple(365, Call::PeerCredentials), // getsockopt
@@ -344,7 +351,12 @@ mod tests {
             (libc::SYS_exit_group, (Call::Exit, Target::Nothing)),
             (libc::SYS_getsockopt, (Call::PeerCredentials, Target::Nothing)),
             (libc::SYS_unshare, (Call::View, Target::Nothing)),
-            (libc::SYS_renameat2, (Call::Move, LINK_AT)),
+            (libc::SYS_rename, (Call::Rename, LINK)),
+            (libc::SYS_renameat, (Call::Rename, LINK_AT)),
+            (libc::SYS_unlink, (Call::Remove, LINK)),
+            (libc::SYS_unlinkat, (Call::Remove, LINK_AT)),
+            (libc::SYS_rmdir, (Call::RemoveDirectory, LINK)),
+            (libc::SYS_renameat2, (Call::RenameWithFlags, LINK_AT)),
             (libc::SYS_utimensat, (Call::Move, LINK_AT)),
             (libc::SYS_io_uring_setup, (Call::Absent, Target::Nothing)),
             (libc::SYS_kexec_load, (Call::SelfTest, Target::Nothing)),

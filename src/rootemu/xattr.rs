@@ -1,7 +1,8 @@
 //! Extended attributes that only real root can set: `security.*` and `trusted.*`, kept as `user.rootling.xattr.` + name.
 //!
 //! Our own attributes are not shown to the step. `security.capability` is kept in its second form, whichever the step writes: the third names
-//! a user namespace that does not exist where the image runs. Files that hold no user attributes take none of these either.
+//! a user namespace that does not exist where the image runs. What the file holding it refuses, the table takes ([`super::kept`]): these
+//! on symlinks, and on a file system without extended attributes `user.*`, too.
 //!
 //! An access control list is native; since setting one is another way to set the mode (`cp -a` does it so), the override follows. Lists that
 //! name users or groups other than root are refused by the kernel (EINVAL), which has no such IDs here.
@@ -12,11 +13,12 @@ use nix::errno::Errno;
 use rustix::fs::XattrFlags;
 use rustix::path::Arg;
 
-use super::attributes::Attributes;
+use super::attributes::{self, Attributes};
 use super::credentials::{Credentials, capability};
+use super::kept;
 use super::paths::{Follow, Located, PathBuffer, locate};
 use super::procfs::errno;
-use super::request::{DONE, Outcome, PASS, Request, Scratch};
+use super::request::{DONE, Keeping, Outcome, PASS, Request, Scratch, Shared};
 use crate::rootfs::meta::{KEPT_XATTR_PREFIX, capability_v2};
 use crate::sys::notify::Answer;
 
@@ -38,15 +40,18 @@ enum Name {
     Hidden,
 }
 
-fn classify(name: &[u8]) -> Name {
+fn classify(name: &[u8], keeping: Keeping) -> Name {
     if HIDDEN.iter().any(|hidden| name.starts_with(hidden)) {
         return Name::Hidden;
     }
-    if !is_privileged(name) || name.len() > NAME_MAX {
-        return Name::Native;
-    }
+    let prefix = match keeping {
+        _ if name.len() > NAME_MAX => return Name::Native,
+        _ if is_privileged(name) => KEPT_XATTR_PREFIX.as_bytes(),
+        Keeping::Inodes(_) if name.starts_with(b"user.") => b"",
+        _ => return Name::Native,
+    };
     // A name read up to its NUL has no other.
-    CString::new([KEPT_XATTR_PREFIX.as_bytes(), name].concat()).map_or(Name::Native, Name::Kept)
+    CString::new([prefix, name].concat()).map_or(Name::Native, Name::Kept)
 }
 
 fn is_privileged(name: &[u8]) -> bool {
@@ -56,7 +61,7 @@ fn is_privileged(name: &[u8]) -> bool {
 /// A call's name argument; `None` if the kernel should find the error.
 fn name_of(request: &Request<'_>, buffer: &mut PathBuffer, index: u8) -> Option<Name> {
     buffer.load(request, request.operand(index)).ok()?;
-    Some(classify(buffer.as_bytes()))
+    Some(classify(buffer.as_bytes(), request.shared.keeping))
 }
 
 /// The arguments of a call on a value.
@@ -110,10 +115,15 @@ fn set_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outc
         scratch.bytes = capability_v2(std::mem::take(&mut scratch.bytes));
     }
     request.check_alive()?;
-    match set(&file, &*kept, &scratch.bytes, XattrFlags::from_bits_retain(value.flags)) {
+    let flags = XattrFlags::from_bits_retain(value.flags);
+    match set(&file, &*kept, &scratch.bytes, flags) {
         Ok(()) => DONE,
         Err(Errno::ENOENT) => PASS,
-        Err(error) => Err(refused(error)),
+        Err(Errno::EOPNOTSUPP | Errno::EPERM) => {
+            kept::set(request.shared, &file, scratch.other.as_bytes(), &scratch.bytes, flags)?;
+            DONE
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -135,13 +145,11 @@ fn set_access_list(request: &Request<'_>, scratch: &mut Scratch, value: &Value) 
     DONE
 }
 
-/// user.* on a symlink is EPERM, which would look like a lack of privilege.
-fn refused(error: Errno) -> Errno {
-    if error == Errno::EPERM { Errno::EOPNOTSUPP } else { error }
-}
-
 fn may_change(credentials: &Credentials, name: &[u8]) -> Result<(), Errno> {
-    let allowed = if name == CAPABILITY { credentials.can(capability::SETFCAP) } else { credentials.uid.filesystem == 0 };
+    let allowed = match name {
+        CAPABILITY => credentials.can(capability::SETFCAP),
+        name => credentials.uid.filesystem == 0 || !is_privileged(name),
+    };
     if allowed { Ok(()) } else { Err(Errno::EPERM) }
 }
 
@@ -177,9 +185,18 @@ fn get_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outc
         Ok(length) => length,
         // Also what a bad descriptor looks like from here.
         Err(rustix::io::Errno::NOENT) => return PASS,
-        Err(error) => return Err(errno(error)),
+        Err(error) => {
+            let Some(found) = kept::get(request.shared, &file, scratch.other.as_bytes()) else { return Err(absent(request, &file, error)) };
+            return reply(request, &found, value.address, value.size);
+        }
     };
     reply(request, &scratch.bytes[..length], value.address, value.size)
+}
+
+/// How a call fails that asked for what neither file nor table has: as on a file system that could have it, where the table makes it one.
+fn absent(request: &Request<'_>, file: &Located<'_>, error: rustix::io::Errno) -> Errno {
+    let ours = || attributes::identify(file).is_ok_and(|native| request.shared.keeps_by_inode(&native));
+    if error == rustix::io::Errno::OPNOTSUPP && ours() { Errno::ENODATA } else { errno(error) }
 }
 
 /// Gives bytes to a caller that says how much room it has; none means that it only wants to know how many.
@@ -202,8 +219,18 @@ pub fn list_call(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
         Follow::Yes => rustix::fs::listxattr(file.path, &mut scratch.bytes[..]),
         Follow::No => rustix::fs::llistxattr(file.path, &mut scratch.bytes[..]),
     };
-    let Ok(length) = length else { return PASS };
-    let names = shown(&scratch.bytes[..length], caller.credentials.uid.filesystem == 0);
+    let root = caller.credentials.uid.filesystem == 0;
+    let tabled: Vec<u8> = kept::names(request.shared, &file)
+        .iter()
+        .filter(|name| root || !name.starts_with(b"trusted."))
+        .flat_map(|name| [name, &b"\0"[..]].concat())
+        .collect();
+    let mut names = match length {
+        Ok(length) => shown(&scratch.bytes[..length], root),
+        Err(_) if tabled.is_empty() => return PASS,
+        Err(_) => Vec::new(),
+    };
+    names.extend(tabled);
     reply(request, &names, request.operand(0), request.operand(1) as usize)
 }
 
@@ -214,7 +241,7 @@ fn shown(list: &[u8], root: bool) -> Vec<u8> {
         match name.strip_prefix(KEPT_XATTR_PREFIX.as_bytes()) {
             // A kept list of access rights can't take effect: it names IDs that are not mapped.
             Some(kept) if is_privileged(kept) && (root || !kept.starts_with(b"trusted.")) => out.extend_from_slice(kept),
-            None if !is_privileged(name) && matches!(classify(name), Name::Native) => out.extend_from_slice(name),
+            None if !is_privileged(name) && !HIDDEN.iter().any(|hidden| name.starts_with(hidden)) => out.extend_from_slice(name),
             _ => {}
         }
     }
@@ -235,12 +262,16 @@ pub fn remove_call(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     match remove(&file, &*kept) {
         Ok(()) => DONE,
         Err(Errno::ENOENT) => PASS,
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP | Errno::EPERM) => {
+            kept::remove(request.shared, &file, scratch.other.as_bytes())?;
+            DONE
+        }
         Err(error) => Err(error),
     }
 }
 
 /// Takes the file's capabilities away, as the kernel does when the owner changes.
-pub fn drop_capability(file: &Located<'_>, attributes: &Attributes) {
+pub fn drop_capability(shared: &Shared, file: &Located<'_>, attributes: &Attributes) {
     const NAME: &str = "user.rootling.xattr.security.capability";
     if attributes.native_type() != libc::S_IFREG {
         return;
@@ -253,6 +284,8 @@ pub fn drop_capability(file: &Located<'_>, attributes: &Attributes) {
     if found.is_ok() {
         let _ = remove(file, NAME);
     }
+    // Fails where there is none.
+    let _ = kept::remove(shared, file, CAPABILITY);
 }
 
 /// Sets a native attribute, as the user who may write any file of theirs.

@@ -27,6 +27,9 @@ pub(super) fn read(target: Target<'_>, stat: &FileStat, record: &Record, path: &
     if let Some(over) = record.overrides.get(path).copied().or(over) {
         found.meta.apply(&over);
     }
+    if let Some(xattrs) = record.xattrs.get(path) {
+        found.meta.xattrs.extend(xattrs.clone());
+    }
     Ok(found)
 }
 

@@ -12,7 +12,7 @@
 //! - device nodes are empty regular files with an override;
 //! - xattrs one can't set unprivileged (`security.*`, `trusted.*`) are kept as `user.rootling.xattr.<name>`.
 //!
-//! Symlinks and FIFOs can't hold user xattrs: their overrides are in the record.
+//! Symlinks and FIFOs can't hold user xattrs: their overrides and xattrs are in the record. So are all on a file system without user xattrs.
 
 pub mod assemble;
 pub mod compress;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::meta::{self, Kind, Meta, Mtime, OPAQUE_XATTR, OVERRIDE_XATTR, Override};
-use super::record::Record;
+use super::record::{Record, Xattrs};
 use crate::error::{Error, IoContext, Kind as ErrorKind, Result, quote};
 use crate::oci::ImagePath;
 use crate::sys::fs::copy::Copier;
@@ -42,8 +42,6 @@ pub(super) struct NativeTree {
     times: BTreeMap<ImagePath, Mtime>,
     umask: Option<u32>,
     pub copier: Copier,
-    /// Xattrs that the file system can't hold.
-    pub lost_xattrs: u64,
 }
 
 impl NativeTree {
@@ -75,7 +73,6 @@ impl NativeTree {
             times: BTreeMap::new(),
             umask: fs::umask(),
             copier: Copier::default(),
-            lost_xattrs: 0,
         })
     }
 
@@ -182,7 +179,7 @@ impl NativeTree {
                 xattr::remove(Target::Fd(dir.as_fd()), &name).map_err(|e| trouble("change", path.as_bytes(), e))?;
             }
         }
-        self.record_mut().overrides.remove(path);
+        self.record_mut().unsay(path);
         self.record_mut().implicit.remove(path);
         self.set_xattrs(Target::Fd(dir.as_fd()), path, meta)?;
         fs::set_mode(&*dir, meta.native_mode()).map_err(|e| trouble("set the mode of", path.as_bytes(), e))?;
@@ -253,9 +250,11 @@ impl NativeTree {
 
     /// Takes note of what the file system did not take.
     pub fn keep(&mut self, path: &ImagePath, unkept: Unkept) {
-        self.lost_xattrs += unkept.lost_xattrs;
         if let Some(over) = unkept.over {
             self.record_mut().overrides.insert(path.clone(), over);
+        }
+        for (name, value) in unkept.xattrs {
+            self.record_mut().keep_xattr(path, &name, &value);
         }
     }
 
@@ -279,12 +278,9 @@ impl NativeTree {
         }
     }
 
-    /// What can't hold xattrs has its override in the record.
+    /// What can't hold xattrs has its override in the record, and theirs.
     fn finish_other(&mut self, path: &ImagePath, meta: &Meta) -> Result<()> {
-        if let Some(over) = meta.needed_override() {
-            self.record_mut().overrides.insert(path.clone(), over);
-        }
-        self.lost_xattrs += meta.xattrs.len() as u64;
+        self.keep(path, Unkept { over: meta.needed_override(), xattrs: meta.xattrs.clone() });
         let (dir, name) = self.site(path)?;
         fs::set_mtime_at(&*dir, name, time(meta.mtime)).map_err(|e| trouble("set the time of", path.as_bytes(), e))
     }
@@ -297,8 +293,8 @@ impl NativeTree {
         }
         let (from, from_name) = self.site(target)?;
         self.make(path, |dir, name| fs::make_link(&*from, from_name, dir, name))?;
-        if let Some(over) = self.record.overrides.get(target).copied() {
-            self.record_mut().overrides.insert(path.clone(), over);
+        if self.record.speaks_of(target) {
+            self.record_mut().copy(target, path);
         }
         Ok(true)
     }
@@ -368,7 +364,7 @@ impl NativeTree {
             }
         }
         self.record.save(&self.layer)?;
-        Ok(Finished { record: self.record, lost_xattrs: self.lost_xattrs })
+        Ok(Finished { record: self.record })
     }
 }
 
@@ -381,7 +377,6 @@ struct Level {
 /// What is known of a tree when it is done.
 pub(super) struct Finished {
     pub record: Arc<Record>,
-    pub lost_xattrs: u64,
 }
 
 /// What the file system did not take of an entry's attributes.
@@ -389,7 +384,8 @@ pub(super) struct Finished {
 pub(super) struct Unkept {
     /// It holds no user xattrs, so the record must hold this.
     pub over: Option<Override>,
-    pub lost_xattrs: u64,
+    /// And these.
+    pub xattrs: Xattrs,
 }
 
 /// Gives a file that is written its attributes. May be called from any thread.
@@ -415,7 +411,7 @@ fn set_xattrs(target: Target<'_>, path: &ImagePath, meta: &Meta) -> Result<Unkep
     for (name, value) in &meta.xattrs {
         let Some(host_name) = meta::host_xattr_name(name) else { continue };
         match xattr::set(target, &host_name, value) {
-            Err(e) if xattr::is_unsupported(&e) => unkept.lost_xattrs += 1,
+            Err(e) if xattr::is_unsupported(&e) => drop(unkept.xattrs.insert(name.clone(), value.clone())),
             set => set.map_err(|e| trouble(&format!("store the extended attribute {} of", quote(name)), path.as_bytes(), e))?,
         }
     }

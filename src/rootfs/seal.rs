@@ -3,11 +3,10 @@
 //! - modes that would lock the user out of their own storage are widened natively, the true one goes into an override;
 //! - xattrs by which overlayfs keeps its own books are removed, all but the opaque mark;
 //! - sockets are removed: no layer can hold them;
-//! - the overrides of symlinks and FIFOs, which whoever emulated root remembers, go into the record.
+//! - what whoever emulated root remembers of entries that can't say it themselves goes into the record.
 //!
 //! Sealing again changes nothing.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -24,8 +23,10 @@ use crate::sys::fs::{self, FileStat, FileType};
 /// What the tree can't tell.
 #[derive(Clone, Debug, Default)]
 pub struct SealOptions {
-    /// Overrides of symlinks and FIFOs. Those of paths that are neither (any more) are ignored.
-    pub overrides: BTreeMap<ImagePath, Override>,
+    /// Overrides and extended attributes of all that can't hold them (symlinks and FIFOs; everything on a file system without user xattrs), to
+    /// take the place of what the record had of them. What is said of paths that are not there is ignored. `None` if nobody remembers:
+    /// then the record stands.
+    pub left: Option<Record>,
     /// The root directory's metadata when the step began. If it has not changed but for its time, the layer says nothing of the root.
     pub base_root: Option<Meta>,
     /// What becomes of modification times.
@@ -46,10 +47,15 @@ pub struct Sealed {
 /// Seals the layer directory `layer`: its `fs/`, which nobody uses any more, and its `record`.
 pub fn seal(layer: &Path, options: &SealOptions) -> Result<Sealed> {
     let mut record = Record::load(layer)?;
+    if options.left.is_some() {
+        record.overrides.clear();
+        record.xattrs.clear();
+    }
     let path = layer.join("fs");
     let root = fs::open_root(&path).doing("open", &path)?;
     let mut sealer = Sealer { options, record: &mut record, sealed: Sealed::default() };
     let stat = fs::stat_fd(&root).doing("read", &path)?;
+    sealer.take_over(&stat, &ImagePath::root());
     sealer.inode(Target::Fd(root.as_fd()), &stat, &ImagePath::root())?;
     sealer.root(&root)?;
     let mut walk = Walk::new(root).doing("read", &path)?;
@@ -100,25 +106,34 @@ impl Sealer<'_> {
             return Ok(());
         }
         self.sealed.entries += 1;
+        self.take_over(&stat, path);
         match stat.file_type() {
             FileType::Directory => {
                 self.inode(Target::At(walk.dir(), &entry.name), &stat, path)?;
                 walk.descend(entry).map_err(failed("open"))
             }
             FileType::RegularFile => self.inode(Target::At(walk.dir(), &entry.name), &stat, path),
-            FileType::Symlink | FileType::Fifo => {
-                if let Some(over) = self.options.overrides.get(path) {
-                    let plain =
-                        (over.uid, over.gid) == (0, 0) && (stat.file_type() == FileType::Symlink || over.mode == stat.permissions());
-                    if plain {
-                        self.record.overrides.remove(path);
-                    } else {
-                        self.record.overrides.insert(path.clone(), Override { device: None, ..*over });
-                    }
-                }
-                self.time(Target::At(walk.dir(), &entry.name), &stat)
-            }
+            FileType::Symlink | FileType::Fifo => self.time(Target::At(walk.dir(), &entry.name), &stat),
             _ => Ok(()),
+        }
+    }
+
+    /// Writes down what is remembered of an entry.
+    fn take_over(&mut self, stat: &FileStat, path: &ImagePath) {
+        let Some(left) = self.options.left.as_ref().filter(|left| left.speaks_of(path)) else { return };
+        self.record.adopt(path, left, path);
+        let Some(over) = self.record.overrides.get_mut(path) else { return };
+        let file_type = stat.file_type();
+        if file_type != FileType::RegularFile {
+            over.device = None;
+        }
+        let plain = match file_type {
+            FileType::Symlink => true,
+            FileType::Fifo => over.mode == stat.permissions(),
+            _ => false,
+        };
+        if plain && (over.uid, over.gid) == (0, 0) {
+            self.record.overrides.remove(path);
         }
     }
 

@@ -7,13 +7,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::meta::{Kind, Meta, Override};
+use super::meta::{Kind, Meta};
 use super::native::NativeTree;
+use super::record::Record;
 use super::view::{LayerDir, View};
 use super::writer::copy_up;
 use crate::error::{IoContext, Result};
@@ -25,7 +27,7 @@ use crate::sys::fs::{self, FileStat};
 #[derive(Debug)]
 pub struct Snapshot {
     entries: BTreeMap<ImagePath, Seen>,
-    overrides: BTreeMap<ImagePath, Override>,
+    record: Arc<Record>,
     root: Meta,
 }
 
@@ -58,7 +60,31 @@ impl Snapshot {
             thread::sleep(Duration::from_millis(1));
         }
         let view = View::new(vec![LayerDir::open(tree)?]);
-        Ok(Self { entries, overrides: view.layers()[0].record.overrides.clone(), root: root_meta(&view)? })
+        Ok(Self { entries, record: view.layers()[0].record.clone(), root: root_meta(&view)? })
+    }
+
+    /// What the tree's record said of entries that are still there, each the same inode under the same name: all that is known where nobody
+    /// remembers what became of the others.
+    pub fn still_recorded(&self, tree: &Path) -> Result<Record> {
+        let path = tree.join("fs");
+        let root = fs::open_root(&path).doing("open", &path)?;
+        let mut still = Record::default();
+        for entry in self.record.entries() {
+            let now = match (entry.parent(), entry.name()) {
+                (Some(parent), Some(name)) => match fs::open_dir_below(root.as_fd(), parent.as_bytes()) {
+                    Ok(dir) => fs::stat_if_any(&dir, name).doing("read", &path)?,
+                    Err(_) => None,
+                },
+                _ => Some(fs::stat_fd(root.as_fd()).doing("read", &path)?),
+            };
+            let same = |then: &Seen, now: &FileStat| then.ino == now.ino && file_type(then.mode) == file_type(now.mode);
+            if let (Some(then), Some(now)) = (self.entries.get(entry), now)
+                && same(then, &now)
+            {
+                still.adopt(entry, &self.record, entry);
+            }
+        }
+        Ok(still)
     }
 
     /// Writes what changed in `tree` (the same one, sealed) since the snapshot as the layer directory `into`. The tree stays as it is.
@@ -72,7 +98,7 @@ impl Snapshot {
         let mut difference = Layer { view: &view, out: NativeTree::create(into)?, first_names: HashMap::new(), empty: true };
         let is_changed = |path: &ImagePath, seen: &Seen| {
             let same = self.entries.get(path) == Some(seen);
-            !same || self.overrides.get(path) != record.overrides.get(path)
+            !same || !self.record.agrees(&record, path)
         };
         let root = root_meta(&view)?;
         difference.out.put_dir(&ImagePath::root(), &root)?;
@@ -170,7 +196,11 @@ fn seen(stat: &FileStat) -> Seen {
 }
 
 fn is_dir(seen: &Seen) -> bool {
-    fs::FileType::from_raw_mode(seen.mode) == fs::FileType::Directory
+    file_type(seen.mode) == fs::FileType::Directory
+}
+
+fn file_type(mode: u32) -> fs::FileType {
+    fs::FileType::from_raw_mode(mode)
 }
 
 fn root_meta(view: &View) -> Result<Meta> {

@@ -40,8 +40,6 @@ pub struct Unpacked {
     pub whiteouts: u64,
     /// Directories the tar has no entry for.
     pub implicit: u64,
-    /// Extended attributes that this file system or this kind of entry can't hold, and that are lost.
-    pub lost_xattrs: u64,
 }
 
 /// Unpacks a layer into the directory `layer`, which gets `fs/` and, where needed, `record`; reads `tar` to its end.
@@ -73,7 +71,6 @@ impl Unpacker {
         }
         let mut done = unpacker.done;
         let finished = unpacker.tree.finish()?;
-        done.lost_xattrs = finished.lost_xattrs;
         done.implicit = finished.record.implicit.len() as u64;
         Ok(done)
     }

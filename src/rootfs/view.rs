@@ -192,6 +192,22 @@ impl View {
         Ok(())
     }
 
+    /// What the layers' records say of what is seen at a path and below it, by paths below it.
+    pub fn recorded(&self, from: &ImagePath) -> Result<Record> {
+        let mut recorded = Record::default();
+        for (index, layer) in self.layers.iter().enumerate() {
+            for path in layer.record.entries() {
+                // It counts only where that layer's entry is the one seen.
+                if let Some(below) = path.strip_prefix(from)
+                    && self.lookup(path)?.is_some_and(|node| node.layer == index)
+                {
+                    recorded.adopt(&below, &layer.record, path);
+                }
+            }
+        }
+        Ok(recorded)
+    }
+
     /// Forgets what was found out about a path and all below it, since a layer changed there.
     pub(super) fn forget(&self, path: &ImagePath) {
         let mut cache = self.cache();

@@ -94,7 +94,9 @@ impl Feature {
                 "done instead: each step works on a copy of the tree; a storage directory on a local file system (`--storage DIR`) and Linux 5.11 or later would be faster"
             }
             Self::ScratchOverlay => "done instead: discarded changes go to disk; Linux 6.6 or later keeps them in memory",
-            Self::UserXattrs => "owners other than root can't be kept; choose a file system with user xattrs (`--storage DIR`)",
+            Self::UserXattrs => {
+                "done instead: owners, modes, devices and attributes are kept in each layer's `record` file; other programs that read the storage directory don't see them there"
+            }
             Self::Reflinks => "done instead: trees are copied byte by byte; XFS and Btrfs share blocks",
             Self::SeccompNotify => "done instead: root emulation answers \"success\" without effect; Linux 5.5 or later",
             Self::Binfmt => "the machine's own binfmt_misc registration is used if there is one; Linux 6.7 or later",

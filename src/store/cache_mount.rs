@@ -24,7 +24,7 @@ use super::remove::{disk_usage, remove_tree};
 use super::{Store, record};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Digest;
-use crate::rootfs::view::LayerDir;
+use crate::rootfs::record::Record;
 
 /// How several steps use one cache at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,7 @@ pub struct CacheMountRecord {
 #[derive(Debug)]
 pub struct CacheMount {
     directory: PathBuf,
+    lock_path: PathBuf,
     lock: File,
 }
 
@@ -146,7 +147,7 @@ impl Store {
             Err(_) => self.write_json(&path, about)?,
         }
         unlock(&lock, CHOOSING);
-        Ok(CacheMount { directory: self.layout().cache_mount_directory(key, number), lock })
+        Ok(CacheMount { directory: self.layout().cache_mount_directory(key, number), lock_path: self.layout().cache_mount_lock(key), lock })
     }
 
     /// All caches, by name.
@@ -214,9 +215,26 @@ impl CacheMount {
         self.directory.join("fs")
     }
 
-    /// The directory with what its files can't say of the first content.
-    pub fn layer(&self) -> Result<LayerDir> {
-        LayerDir::open(&self.directory)
+    /// What its files can't say themselves.
+    pub fn record(&self) -> Result<Record> {
+        Record::load(&self.directory)
+    }
+
+    /// Keeps what a step has left of which the files can't say it: `before` is what the record said when it began, `after` what it must say now.
+    /// What other steps have written down meanwhile stays.
+    pub fn keep(&self, store: &Store, before: &Record, after: &Record) -> Result<()> {
+        if before == after {
+            return Ok(());
+        }
+        // A descriptor of its own: closing it gives up this lock only.
+        let alone = open(&self.lock_path).doing("open lock file", &self.lock_path)?;
+        lock(&alone, CHOOSING, Mode::Exclusive).doing("lock", &self.lock_path)?;
+        let mut record = self.record()?;
+        before.entries().for_each(|path| record.unsay(path));
+        after.entries().for_each(|path| record.adopt(path, after, path));
+        let unfinished = store.unfinished_directory("record")?;
+        record.save(unfinished.path())?;
+        record.place(unfinished.path(), &self.directory)
     }
 
     /// A descriptor that keeps the directory in use until it is closed, by whoever has it last.

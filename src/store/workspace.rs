@@ -5,7 +5,7 @@
 //! size of the image, but its tree serves the next workspace on the layer it gave, so that a row of steps costs one copy.
 //! Nothing is mounted here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
@@ -14,7 +14,8 @@ use super::layer::{Draft, Layer};
 use super::unfinished::Unfinished;
 use crate::error::{IoContext, Result};
 use crate::oci::{DiffId, ImagePath};
-use crate::rootfs::meta::{Kind, Meta, Override, Times};
+use crate::rootfs::meta::{Kind, Meta, Times};
+use crate::rootfs::record::Record;
 use crate::rootfs::seal::{SealOptions, seal};
 use crate::rootfs::snapshot::Snapshot;
 use crate::rootfs::tree::materialize;
@@ -66,8 +67,8 @@ enum State {
 /// What the tree can't say by itself.
 #[derive(Clone, Debug, Default)]
 pub struct CommitOptions {
-    /// Owners and modes of symbolic links and FIFOs, as root emulation kept them.
-    pub overrides: BTreeMap<ImagePath, Override>,
+    /// What root emulation kept of entries that can't say it themselves; `None` if root was not emulated.
+    pub left: Option<Record>,
     /// What becomes of modification times.
     pub times: Times,
 }
@@ -154,7 +155,7 @@ impl Workspace {
     /// Makes a layer of what was changed; `None` if nothing was. Nothing may be running in it or mounted from it any more.
     pub fn commit(self, options: &CommitOptions) -> Result<Option<Layer>> {
         let Self { store, mut stack, state, directory, .. } = self;
-        let mut options = SealOptions { overrides: options.overrides.clone(), times: options.times, base_root: None };
+        let mut options = SealOptions { left: options.left.clone(), times: options.times, base_root: None };
         match state {
             State::Overlay { draft, base_root } => {
                 options.base_root = base_root;
@@ -164,6 +165,9 @@ impl Workspace {
             State::Copy { tree, before } => {
                 // The whole tree is sealed, but only what was changed gets another time.
                 let times = std::mem::take(&mut options.times);
+                if options.left.is_none() {
+                    options.left = Some(before.still_recorded(&tree)?);
+                }
                 seal(&tree, &options)?;
                 let draft = store.draft()?;
                 let layer = if before.diff(&tree, draft.path())?.empty {
@@ -265,7 +269,6 @@ mod tests {
 
     use super::super::testing::{self, layer, names};
     use super::*;
-    use crate::rootfs::record::Record;
 
     const KINDS: [WorkspaceKind; 2] = [WorkspaceKind::Overlay, WorkspaceKind::Copy];
 

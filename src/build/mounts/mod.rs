@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use crate::dockerfile::ast::{self, MountKind as Kind};
 use crate::error::{Error, Result, nearest, quote};
 use crate::oci::ImagePath;
-use crate::rootemu::Override;
+use crate::rootemu::{Override, Report};
 use crate::rootfs::meta::Kind as FileKind;
+use crate::rootfs::record::Record;
 use crate::sandbox::{Access, Connections, Missing, Mount, MountKind};
 use crate::store::CacheMount;
 
@@ -55,16 +56,26 @@ enum What<'a> {
 pub struct Provided {
     /// What to mount, parents first.
     pub mounts: Vec<Mount>,
-    /// Whose the mounted files are, as far as not root's.
-    pub owners: Vec<(ImagePath, Override)>,
+    /// What is to be known of mounted files that can't say it themselves.
+    pub said: Record,
     /// Variables.
     pub variables: Vec<(String, String)>,
     /// Descriptors for the sandbox to hold: first the channels of sockets, then locks.
     pub held: Vec<OwnedFd>,
     /// Agents to be served, and where they listen.
     pub agents: Vec<(Connections, PathBuf)>,
-    caches: Vec<(usize, CacheMount)>,
+    caches: Vec<Taken>,
     own_agents: Vec<OwnAgent>,
+}
+
+/// A cache in use.
+struct Taken {
+    /// The first of the step's mounts that want it.
+    item: usize,
+    mount: CacheMount,
+    /// What its record said when the step began.
+    said: Record,
+    target: Option<ImagePath>,
 }
 
 /// Where BuildKit puts sockets of agents.
@@ -150,14 +161,16 @@ impl<'a> Mounts<'a> {
             // One step that mounts one cache twice sees one directory.
             let same = caches.iter().find(|(_, other)| other.key == cache.key).map_or(*at, |(first, _)| *first);
             if same == *at {
-                provided.caches.push((*at, cache.take(engine)?));
+                let mount = cache.take(engine)?;
+                let said = mount.record()?;
+                provided.caches.push(Taken { item: *at, mount, said, target: None });
             }
         }
         for (at, item) in self.items.iter().enumerate() {
             let points = self.points_below(item);
             item.provide(engine, at, &scratch.join(format!("mount-{at}")), (&caches, &points), &mut provided)?;
         }
-        let locks = provided.caches.iter().map(|(_, cache)| cache.holder()).collect::<Result<Vec<_>>>()?;
+        let locks = provided.caches.iter().map(|taken| taken.mount.holder()).collect::<Result<Vec<_>>>()?;
         provided.held.extend(locks);
         provided.mounts.sort_by(|a, b| a.target.cmp(&b.target));
         Ok(provided)
@@ -196,16 +209,17 @@ impl Item<'_> {
     ) -> Result<()> {
         let (kind, access) = match &self.what {
             What::Bind { tree, access } => {
-                let (kind, owners) = tree.provide(engine, *access, points, scratch)?;
-                provided.owners.extend(owners.into_iter().map(|(path, owner)| (self.target.resolve(path.as_bytes()), owner)));
+                let (kind, said) = tree.provide(engine, *access, points, scratch)?;
+                provided.take_over(&self.target, &said);
                 (kind, *access)
             }
             What::Cache { cache, access } => {
                 let first = caches.iter().find(|(_, other)| other.key == cache.key).map_or(at, |(first, _)| *first);
-                let Some((_, taken)) = provided.caches.iter().find(|(of, _)| *of == first) else { return Ok(()) };
-                let record = taken.layer()?.record;
-                provided.owners.extend(record.overrides.iter().map(|(path, owner)| (self.target.resolve(path.as_bytes()), *owner)));
-                (MountKind::Bind { source: taken.tree() }, *access)
+                let Some(taken) = provided.caches.iter_mut().find(|taken| taken.item == first) else { return Ok(()) };
+                taken.target.get_or_insert_with(|| self.target.clone());
+                let (source, said) = (taken.mount.tree(), taken.said.clone());
+                provided.take_over(&self.target, &said);
+                (MountKind::Bind { source }, *access)
             }
             What::Tmpfs { size, access } => (MountKind::Tmpfs { size: *size, mode: 0o1777 }, *access),
             What::Secret { secret, mode, owner } => {
@@ -246,10 +260,29 @@ impl Item<'_> {
 }
 
 impl Provided {
+    /// Where caches are mounted, each at one of its places.
+    pub fn caches(&self) -> Vec<ImagePath> {
+        self.caches.iter().filter_map(|taken| taken.target.clone()).collect()
+    }
+
+    /// Keeps what the step has made of its caches, whether it failed or not. Without root emulation nobody knows more than the files say.
+    pub fn keep(&self, engine: &Engine<'_>, report: Option<&Report>) -> Result<()> {
+        for taken in &self.caches {
+            if let Some(left) = taken.target.as_ref().and_then(|target| report?.cache(target)) {
+                taken.mount.keep(engine.store, &taken.said, left)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_over(&mut self, target: &ImagePath, said: &Record) {
+        said.entries().for_each(|path| self.said.adopt(&target.resolve(path.as_bytes()), said, path));
+    }
+
     /// Notes whose a file is; root's are nobody's else.
     fn own(&mut self, target: &ImagePath, mode: u32, (uid, gid): (u32, u32)) {
         if (uid, gid) != (0, 0) {
-            self.owners.push((target.clone(), Override { uid, gid, mode, device: None }));
+            self.said.overrides.insert(target.clone(), Override { uid, gid, mode, device: None });
         }
     }
 }

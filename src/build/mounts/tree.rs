@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::dockerfile::ast;
 use crate::error::{Error, IoContext, Result, quote};
 use crate::oci::{Digest, ImagePath};
-use crate::rootemu::Override;
 use crate::rootfs::meta::{Kind, Meta, Mtime, Times};
+use crate::rootfs::record::Record;
 use crate::rootfs::view::View;
 use crate::rootfs::writer::{Content, LayerWriter};
 use crate::sandbox::{Access, MountKind};
@@ -63,15 +63,9 @@ impl<'a> Tree<'a> {
         if again.is_ok_and(|digest| digest == self.content) { Inputs::AsKeyed } else { Inputs::Changed }
     }
 
-    /// What to mount, and the owners of what can't say so itself, by paths below the mount. `points` are where other mounts go, by such paths:
+    /// What to mount, and what is to be known of what can't say so itself, by paths below the mount. `points` are where other mounts go, by such paths:
     /// they can't be made in what is read-only.
-    pub fn provide(
-        &self,
-        engine: &Engine<'_>,
-        access: Access,
-        points: &[MountPoint],
-        scratch: &Path,
-    ) -> Result<(MountKind, Vec<(ImagePath, Override)>)> {
+    pub fn provide(&self, engine: &Engine<'_>, access: Access, points: &[MountPoint], scratch: &Path) -> Result<(MountKind, Record)> {
         let hidden = self.hidden()?;
         let points = self.missing(points, access)?;
         let overlay = engine.request.workspace == WorkspaceKind::Overlay;
@@ -94,7 +88,7 @@ impl<'a> Tree<'a> {
                 self.stack(below, changes)
             }
         };
-        Ok((kind, self.owners()?))
+        Ok((kind, self.origin.view.recorded(self.path())?))
     }
 
     /// Copies it to a new layer on nothing; a file under its own name.
@@ -191,21 +185,6 @@ impl<'a> Tree<'a> {
         let root = scratch.join("fs");
         let file = || root.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&item.name));
         Ok(MountKind::Bind { source: if item.own.node.meta.kind == Kind::Directory { root.clone() } else { file() } })
-    }
-
-    /// Owners that stand in the layers' records, of what is mounted.
-    fn owners(&self) -> Result<Vec<(ImagePath, Override)>> {
-        let mut owners = Vec::new();
-        for (index, layer) in self.origin.view.layers().iter().enumerate() {
-            for (path, owner) in &layer.record.overrides {
-                if let Some(below) = path.strip_prefix(self.path())
-                    && self.origin.view.lookup(path)?.is_some_and(|node| node.layer == index)
-                {
-                    owners.push((below, *owner));
-                }
-            }
-        }
-        Ok(owners)
     }
 }
 

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
@@ -40,8 +39,11 @@ fn an_upper_directory_becomes_a_layer() {
     let place = Place::new();
     let layer = upper(&place);
     let over = |uid| Override { uid, gid: 0, mode: 0o777, device: None };
-    let overrides = BTreeMap::from([(path("link"), over(5)), (path("not there"), over(6)), (path("plain"), over(7))]);
-    let options = SealOptions { overrides, times: Times::NoLaterThan(1_500_000_000), ..SealOptions::default() };
+    let overrides = [(path("link"), over(5)), (path("not there"), over(6)), (path("plain"), over(7))].into();
+    let mut left = Record { overrides, ..Record::default() };
+    left.keep_xattr(&path("exec"), b"trusted.x", b"y");
+    left.keep_xattr(&path("not there"), b"trusted.x", b"y");
+    let options = SealOptions { left: Some(left), times: Times::NoLaterThan(1_500_000_000), ..SealOptions::default() };
     let sealed = seal(&layer, &options).unwrap();
     assert_eq!(sealed, Sealed { empty: false, entries: 10, sockets: 1 });
     let view = place.view(&["upper"]);
@@ -55,11 +57,12 @@ fn an_upper_directory_becomes_a_layer() {
             "/locked/inner/deep 400 0:0 = locked/inner/deep",
             "/none 0 0:0 = none",
             "/owned 440 33:33 = owned",
-            "/plain 644 0:0 = plain",
+            "/plain 777 7:0 = plain",
             "/suid 4555 0:0 = suid",
         ]
     );
-    assert_eq!(Record::load(&layer).unwrap().overrides.len(), 1);
+    let record = Record::load(&layer).unwrap();
+    assert_eq!((record.overrides.len(), record.xattrs.len()), (2, 1));
     view.walk(&ImagePath::root(), &mut |node| {
         assert!(node.meta.mtime.secs <= 1_500_000_000, "{}", node.path);
         Ok(())

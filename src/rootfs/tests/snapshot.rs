@@ -56,7 +56,8 @@ fn the_difference_gives_the_changed_tree() {
     fs::remove_dir_all(at("old")).unwrap();
     fs::write(at("old"), "now a file").unwrap();
     let overrides = [(path("link"), Override { uid: 8, gid: 8, mode: 0o777, device: None })].into();
-    seal(&tree, &SealOptions { overrides, ..SealOptions::default() }).unwrap();
+    let left = Some(Record { overrides, ..Record::default() });
+    seal(&tree, &SealOptions { left, ..SealOptions::default() }).unwrap();
     assert!(!snapshot.diff(&tree, &place.layer("diff")).unwrap().empty);
     let layer = LayerDir::open(&place.layer("diff")).unwrap();
     assert_eq!(
@@ -80,6 +81,22 @@ fn deletions_and_replaced_directories_are_seen() {
     snapshot.diff(&tree, &place.layer("diff")).unwrap();
     assert_eq!(listing(&place.view(&["base", "top", "diff"])), listing(&place.view(&["tree"])));
     assert!(tar_names(&packed(&LayerDir::open(&place.layer("diff")).unwrap())).contains(&".wh.old".into()));
+}
+
+/// Where nobody emulated root, the record holds for what is still the same entry.
+#[test]
+fn what_took_a_recorded_place_has_its_own_owner() {
+    let place = image();
+    materialize(&place.view(&["base", "top"]), &place.layer("tree")).unwrap();
+    let tree = place.layer("tree");
+    let snapshot = Snapshot::take(&tree).unwrap();
+    let still = || snapshot.still_recorded(&tree).unwrap().overrides.into_keys().collect::<Vec<_>>();
+    assert_eq!(still(), [path("link")]);
+    // The old one is kept so that the new one can't have its number.
+    fs::rename(tree.join("fs/link"), tree.join("fs/kept")).unwrap();
+    assert_eq!(still(), []);
+    std::os::unix::fs::symlink("etc", tree.join("fs/link")).unwrap();
+    assert_eq!(still(), []);
 }
 
 #[test]
