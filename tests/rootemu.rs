@@ -19,9 +19,10 @@ use rootling::sandbox::{
 
 type Check = fn(&Fixture);
 
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
     ("scripts", scripts),
     ("calls", calls),
+    ("lists", lists),
     ("next_step", next_step),
     ("links_from_layers", links_from_layers),
     ("user", user),
@@ -32,7 +33,7 @@ const CHECKS: [(&str, Check); 9] = [
 ];
 
 /// Those that run on file systems without user extended attributes, too.
-const ANYWHERE: [&str; 4] = ["scripts", "plain_steps", "user", "many_processes"];
+const ANYWHERE: [&str; 5] = ["scripts", "lists", "plain_steps", "user", "many_processes"];
 
 fn main() -> ExitCode {
     if let Some(code) = reenter(&Emulation) {
@@ -230,16 +231,25 @@ fn scripts(fixture: &Fixture) {
 
 /// Some 340 calls, each with what the kernel answers to real root.
 fn calls(fixture: &Fixture) {
-    let (source, program) = (fixture.path("calls.c"), fixture.path("image/bin/calls"));
-    fs::write(&source, include_str!("rootemu/calls.c")).unwrap();
+    compare_calls(fixture, "calls", include_str!("rootemu/calls.c"), include_str!("rootemu/calls.expected"));
+}
+
+/// The same for access control lists.
+fn lists(fixture: &Fixture) {
+    compare_calls(fixture, "lists", include_str!("rootemu/lists.c"), include_str!("rootemu/lists.expected"));
+}
+
+fn compare_calls(fixture: &Fixture, name: &str, text: &str, expected: &str) {
+    let (source, program) = (fixture.path(&format!("{name}.c")), fixture.path("image/bin").join(name));
+    fs::write(&source, text).unwrap();
     let compiled = Command::new("cc").args(["-w", "-O1", "-static", "-pthread", "-o"]).args([&program, &source]).status();
     if !compiled.is_ok_and(|status| status.success()) {
         assert!(std::env::var_os("CI").is_none(), "cc can't compile a static program");
-        println!("skipped calls: cc can't compile a static program");
+        println!("skipped {name}: cc can't compile a static program");
         return;
     }
-    let done = step(fixture.overlay("upper", &[]), consistent(), "chmod 711 /root; mkdir /root/t; cd /root/t; exec calls");
-    let expected = include_str!("rootemu/calls.expected");
+    let script = format!("chmod 711 /root; mkdir /root/t; cd /root/t; exec {name}");
+    let done = step(fixture.overlay(&format!("upper-{name}"), &[]), consistent(), &script);
     for (number, (line, expected)) in done.out.lines().zip(expected.lines()).enumerate() {
         assert_eq!(line, expected, "line {}", number + 1);
     }

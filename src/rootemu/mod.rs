@@ -20,6 +20,7 @@ pub mod filter;
 mod identity;
 mod inodes;
 mod kept;
+mod lists;
 mod overrides;
 mod owner;
 mod paths;
