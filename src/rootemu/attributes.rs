@@ -67,7 +67,7 @@ impl Attributes {
         if !holds_xattrs(&self.native) {
             return self.store_by_inode(shared, file, new);
         }
-        if uid == 0 && gid == 0 && new.device.is_none() {
+        if uid == 0 && gid == 0 && new.device.is_none() && !self.locks_out(mode) {
             if self.recorded.is_some() {
                 match remove_override(file) {
                     Ok(()) => {}
@@ -85,6 +85,11 @@ impl Attributes {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a native mode like this would keep the user from their storage.
+    pub fn locks_out(&self, mode: u32) -> bool {
+        holds_xattrs(&self.native) && mode & self.floor() != self.floor()
     }
 
     /// The least native mode with which the user can always read and delete their storage.

@@ -49,7 +49,7 @@ pub enum Call {
     PeerCredentials,
     /// execve.
     Exec,
-    /// exit_group.
+    /// exit, exit_group.
     Exit,
     /// A call that may give the process another root or mount namespace.
     View,

@@ -61,15 +61,24 @@ fn create(request: &Request<'_>, scratch: &mut Scratch, flags: u32, mode: u32) -
     let flags = OFlags::from_bits_retain(flags);
     let native = Mode::from_raw_mode(mode | 0o600);
     let own = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let mut fresh = false;
     let file = match rustix::fs::open(place.path, own | OFlags::CREATE | OFlags::EXCL, native) {
-        Ok(file) => file,
+        Ok(file) => {
+            fresh = true;
+            file
+        }
         // A symlink that leads to nothing is followed and its target made, unless the caller wants the name itself to be new.
         Err(rustix::io::Errno::EXIST) if !flags.intersects(OFlags::EXCL | OFlags::NOFOLLOW) && leads_nowhere(place.path) => {
             rustix::fs::open(place.path, own | OFlags::CREATE, native).map_err(errno)?
         }
         Err(_) => return PASS,
     };
-    hand_over(request, file, flags, &heritage, mode)
+    let outcome = hand_over(request, file, flags, &heritage, mode);
+    if fresh && outcome == Err(Errno::EMFILE) {
+        // The kernel looks for a free number first, and then makes nothing.
+        let _ = rustix::fs::unlink(place.path);
+    }
+    outcome
 }
 
 fn create_unnamed(request: &Request<'_>, scratch: &mut Scratch, flags: u32, mode: u32) -> Outcome {
@@ -124,6 +133,9 @@ struct Heritage {
 }
 
 impl Heritage {
+    /// What root's has, where nothing is handed down.
+    const NONE: Self = Self { uid: 0, gid: 0, list: None };
+
     /// `None` if the kernel can make it: root's, in a directory that hands down nothing that the kernel doesn't know.
     fn of(shared: &Shared, credentials: &Credentials, parent: &CStr) -> Option<Self> {
         let (uid, gid) = owner_of_new(shared, credentials, parent);
@@ -164,7 +176,11 @@ fn recorded(shared: &Shared, directory: &CStr) -> Option<Override> {
 pub fn mkdir(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     let Ok(caller) = request.caller() else { return PASS };
     let Ok(place) = locate_new(request, &caller, &mut scratch.path, &mut scratch.other) else { return PASS };
-    let Some(heritage) = Heritage::of(request.shared, &caller.credentials, place.parent) else { return PASS };
+    let harmless = request.operand_int(0) & 0o700 == 0o700;
+    let heritage = match Heritage::of(request.shared, &caller.credentials, place.parent) {
+        None if harmless => return PASS,
+        heritage => heritage.unwrap_or(Heritage::NONE),
+    };
     let mode = heritage.mode(request, request.operand_int(0) & 0o1777)?;
     request.check_alive()?;
     if rustix::fs::mkdirat(CWD, place.path, Mode::from_raw_mode(mode | 0o700)).is_err() {
@@ -193,7 +209,7 @@ pub fn mknod(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     if device.is_some() && !caller.credentials.can(capability::MKNOD) {
         return Err(Errno::EPERM);
     }
-    let heritage = heritage.unwrap_or(Heritage { uid: 0, gid: 0, list: None });
+    let heritage = heritage.unwrap_or(Heritage::NONE);
     let permissions = heritage.mode(request, mode & 0o7777)?;
     request.check_alive()?;
     let native = Mode::from_raw_mode(permissions | 0o600);

@@ -5,7 +5,7 @@
 //! the files' extended attributes and in its memory and answers accordingly. What a call has set the next call sees, and the next step, and
 //! the packed layer. It is no security boundary: a process that wants to be lied to less can find ways.
 //!
-//! In the order of a call: [`calls`] say what calls mean and [`tables`] which there are, [`filter`] which of them are handed over; [`supervisor`] takes one and finds
+//! In the order of a call: [`calls`] say what calls mean and [`tables`] which there are, [`filter`] which of them are handed over; [`supervisor`] takes one (by [`rota`]) and finds
 //! its [`request`], its caller among [`processes`], and its file by [`paths`]; [`stat`], [`owner`], [`create`], [`xattr`], [`identity`]
 //! and [`exec`] answer it. What a file is believed to be is in [`attributes`] and [`kept`] (by [`overrides`], or [`inodes`] where attributes
 //! can't be, which [`removal`] keeps right, and [`report`] passes on to the layer's record); what a process is believed to be is in [`credentials`].
@@ -20,6 +20,7 @@ pub mod filter;
 mod identity;
 mod inodes;
 mod kept;
+mod links;
 mod lists;
 mod overrides;
 mod owner;
@@ -29,6 +30,7 @@ mod procfs;
 mod removal;
 mod report;
 mod request;
+mod rota;
 mod spec;
 mod stat;
 mod supervisor;

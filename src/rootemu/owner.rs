@@ -1,7 +1,7 @@
 //! chown and chmod.
 //!
-//! chmod is left to the kernel where nothing is recorded: the step's root can natively give its files any mode, also one that locks the user
-//! out, which is mended when the layer is sealed. access and faccessat are left to the kernel altogether: it sees one user who owns everything
+//! chmod is left to the kernel where nothing is recorded and the mode is one with which the user can read and delete the file: others are recorded at once, since
+//! caches are never sealed, nor is what a killed step leaves. access and faccessat are left to the kernel altogether: it sees one user who owns everything
 //! and holds CAP_DAC_OVERRIDE, so emulated users other than root may read and write more than they could elsewhere, never less.
 
 use nix::errno::Errno;
@@ -80,7 +80,8 @@ pub fn chmod(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     let Ok(file) = locate(request, &caller, &mut scratch.path) else { return PASS };
     let credentials = &caller.credentials;
     let privileged = credentials.can(capability::FOWNER) && credentials.can(capability::FSETID);
-    if privileged && request.shared.inodes.is_empty() && attributes::read_override(file.path, file.follow).is_none() {
+    let harmless = request.operand_int(0) & 0o700 == 0o700;
+    if privileged && harmless && request.shared.inodes.is_empty() && attributes::read_override(file.path, file.follow).is_none() {
         return PASS;
     }
     let Ok(old) = Attributes::load(request.shared, &file) else { return PASS };
@@ -95,7 +96,7 @@ pub fn chmod(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
         mode &= !libc::S_ISGID;
     }
     request.check_alive()?;
-    if old.recorded.is_none() && mode == request.operand_int(0) & 0o7777 {
+    if old.recorded.is_none() && mode == request.operand_int(0) & 0o7777 && !old.locks_out(mode) {
         return PASS;
     }
     old.store(request.shared, &file, old.uid(), old.gid(), mode)?;

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 use super::calls::{Call, Last, Target};
+use super::links;
 use super::processes::{Caller, View};
 use super::procfs::{Name, errno};
 use super::request::Request;
@@ -100,6 +101,11 @@ impl PathBuffer {
         CStr::from_bytes_until_nul(&self.bytes[self.start..=self.end]).unwrap_or(c"")
     }
 
+    /// Whether nothing can be put before it.
+    fn is_long(&self) -> bool {
+        self.end - self.start + HEAD > PATH_MAX && self.as_bytes().first() != Some(&b'/')
+    }
+
     /// Replaces the path.
     pub fn set(&mut self, path: &[u8]) {
         let length = path.len().min(2 * PATH_MAX - 1);
@@ -115,6 +121,11 @@ impl PathBuffer {
         self.start = start;
     }
 
+    /// Takes away what was put before it.
+    pub(super) fn keep_last(&mut self, length: usize) {
+        self.start = self.end - length;
+    }
+
     fn truncate(&mut self, length: usize) {
         self.end = self.start + length;
         self.bytes[self.end] = 0;
@@ -123,7 +134,10 @@ impl PathBuffer {
     /// Makes a name through the reader's own `/proc/self` name the caller's; whether it was one, and is placed now.
     fn rewrite_self(&mut self, request: &Request<'_>, caller: &Caller, follow: Follow) -> bool {
         let path = self.as_bytes();
+        // A name that comes back to it is for `links`.
+        let comes_back = path.get("/proc/self/".len()..).is_some_and(links::names_self);
         let (skip, owner) = match path {
+            _ if comes_back => return false,
             [b'/', b'p', b'r', b'o', b'c', b'/', rest @ ..] if rest.starts_with(b"self/") => ("/proc/self".len(), caller.process),
             [b'/', b'p', b'r', b'o', b'c', b'/', rest @ ..] if rest.starts_with(b"thread-self/") => {
                 ("/proc/thread-self".len(), request.note.thread)
@@ -188,7 +202,12 @@ pub fn locate<'b>(request: &Request<'_>, caller: &Caller, buffer: &'b mut PathBu
     if buffer.rewrite_self(request, caller, follow) {
         return Ok(Located { path: buffer.as_c_str(), follow, _open: None });
     }
-    if caller.view == View::Own {
+    if caller.view == View::Shared && links::lead_home(request, directory, buffer, follow) {
+        let path = links::resolve(request, caller, directory, buffer.as_bytes(), follow)?;
+        buffer.set(&path);
+        return Ok(Located { path: buffer.as_c_str(), follow, _open: None });
+    }
+    if caller.view == View::Own || buffer.is_long() {
         let open = open_in_view(request, directory, buffer.as_c_str(), follow)?;
         buffer.set(Name::new(format_args!("self/fd/{}", open.as_raw_fd())).as_bytes());
         return Ok(Located { path: buffer.as_c_str(), follow: Follow::Yes, _open: Some(open) });
@@ -289,7 +308,7 @@ fn of_descriptor<'b>(request: &Request<'_>, number: i32, buffer: &'b mut PathBuf
     Ok(Located { path: buffer.as_c_str(), follow: Follow::Yes, _open: None })
 }
 
-fn base(request: &Request<'_>, directory: i32) -> Result<Name, Errno> {
+pub(super) fn base(request: &Request<'_>, directory: i32) -> Result<Name, Errno> {
     let thread = request.note.thread;
     match directory {
         libc::AT_FDCWD => Ok(Name::new(format_args!("{thread}/cwd"))),
@@ -298,7 +317,7 @@ fn base(request: &Request<'_>, directory: i32) -> Result<Name, Errno> {
     }
 }
 
-fn prefix(request: &Request<'_>, directory: i32, buffer: &mut PathBuffer) {
+pub(super) fn prefix(request: &Request<'_>, directory: i32, buffer: &mut PathBuffer) {
     if buffer.as_bytes().first() == Some(&b'/') {
         return;
     }
@@ -326,7 +345,7 @@ fn open_in_view(request: &Request<'_>, directory: i32, path: &CStr, follow: Foll
     let link = |name: &Name| rustix::fs::readlinkat(CWD, name.as_c_str(), Vec::new()).map_err(errno);
     let (base_path, root_path) = (link(&base_name)?, link(&root_name)?);
     let below = base_path.to_bytes().strip_prefix(root_path.to_bytes().strip_suffix(b"/").unwrap_or(root_path.to_bytes()));
-    let joined = below.map(|below| [b".", below, b"/", path.to_bytes()].concat());
+    let joined = below.map(|below| [b".", below, b"/", path.to_bytes()].concat()).filter(|joined| joined.len() < PATH_MAX);
     let base = rustix::fs::open(base_name.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(errno)?;
     // The joined path is right only if it leads to the very directory; that may be unlinked, outside the root, or covered by a mount.
     let stands = |below: &[u8]| {

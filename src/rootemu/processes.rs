@@ -9,7 +9,8 @@
 //! had, the rest are asked for their time of birth at every call.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nix::errno::Errno;
@@ -17,7 +18,7 @@ use nix::errno::Errno;
 use super::credentials::Credentials;
 use super::procfs::{self, Mark, RootIdentity};
 use super::spec::User;
-use crate::sys::notify::{self, Wake, Watch};
+use crate::sys::notify::{self, Interest, Watch};
 
 /// Whether a process sees the same files under the same names as the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,7 @@ pub struct Processes {
     user: User,
     initial: OnceLock<Arc<Credentials>>,
     root: RootIdentity,
+    serial: AtomicU32,
     /// Descriptors with higher numbers are for the workers' own use.
     highest: i32,
 }
@@ -60,11 +62,25 @@ struct Table {
 }
 
 struct Process {
+    number: u32,
+    /// Tells it from another process of this number.
+    serial: u32,
     credentials: Arc<Credentials>,
     view: View,
     pending: Option<Pending>,
     descriptor: Option<OwnedFd>,
     began: u64,
+}
+
+impl Process {
+    fn caller(&self) -> Caller {
+        Caller { process: self.number, credentials: Arc::clone(&self.credentials), view: self.view }
+    }
+
+    /// By which the kernel tells of its death.
+    fn token(&self) -> u64 {
+        u64::from(self.serial) << 32 | u64::from(self.number)
+    }
 }
 
 /// Credentials that hold once an exec, let through to the kernel, has succeeded.
@@ -87,20 +103,27 @@ impl Processes {
         let root = RootIdentity::own()?;
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
         let highest = i32::try_from(limit.saturating_sub(RESERVED)).unwrap_or(i32::MAX);
-        Ok(Self { table: Mutex::default(), deaths: Watch::new()?, user, initial: OnceLock::new(), root, highest })
+        Ok(Self {
+            table: Mutex::default(),
+            deaths: Watch::new()?,
+            user,
+            initial: OnceLock::new(),
+            root,
+            serial: AtomicU32::new(0),
+            highest,
+        })
     }
 
-    /// Readable when a process has ended: call [`Processes::bury`].
-    pub fn deaths(&self) -> BorrowedFd<'_> {
-        self.deaths.as_fd()
-    }
-
-    /// Forgets the processes that have ended.
+    /// Forgets the processes that have ended. To be called before a notification is looked at: it may come from a new process with an old
+    /// number.
     pub fn bury(&self) {
         let _ = self.deaths.poll(|event| {
             let process = event.token as u32;
             let mut table = self.lock();
-            if let Some(gone) = table.live.remove(&process) {
+            // Another worker may have buried it already and met a new process of its number.
+            if table.live.get(&process).is_some_and(|known| known.token() == event.token)
+                && let Some(gone) = table.live.remove(&process)
+            {
                 let last = gone.pending.map_or(gone.credentials, |pending| pending.credentials);
                 if self.is_initial(&last) {
                     table.departed.remove(&process);
@@ -113,37 +136,38 @@ impl Processes {
 
     /// The process a thread belongs to.
     pub fn caller(&self, thread: u32) -> Result<Caller, Errno> {
-        let known = {
-            let mut table = self.lock();
-            let process = table.threads.get(&thread).copied();
-            match process {
-                _ if table.live.contains_key(&thread) => Some(thread),
-                Some(process) if notify::is_thread_of(process, thread) => Some(process),
-                Some(_) => {
-                    table.threads.remove(&thread);
-                    None
-                }
-                None => None,
-            }
-        };
-        let process = match known {
-            Some(process) => process,
-            None if notify::is_thread_of(thread, thread) => thread,
-            None => {
-                let process = procfs::process_of(thread)?;
-                let mut table = self.lock();
-                if table.threads.len() >= THREADS {
-                    table.threads.clear();
-                }
-                table.threads.insert(thread, process);
-                process
-            }
-        };
+        if let Some(caller) = self.known(thread) {
+            return Ok(caller);
+        }
+        let process = self.process_of(thread)?;
         self.meet(process, ANCESTORS)?;
         self.settle(process, thread);
+        self.lock().live.get(&process).map(Process::caller).ok_or(Errno::ESRCH)
+    }
+
+    /// The usual case, which costs one look at the table: a process that can't have ended unnoticed, and no exec to be decided about.
+    fn known(&self, thread: u32) -> Option<Caller> {
         let table = self.lock();
-        let Process { credentials, view, .. } = table.live.get(&process).ok_or(Errno::ESRCH)?;
-        Ok(Caller { process, credentials: Arc::clone(credentials), view: *view })
+        let process = match table.threads.get(&thread) {
+            _ if table.live.contains_key(&thread) => thread,
+            Some(&process) if notify::is_thread_of(process, thread) => process,
+            _ => return None,
+        };
+        let entry = table.live.get(&process)?;
+        (entry.descriptor.is_some() && entry.pending.is_none()).then(|| entry.caller())
+    }
+
+    fn process_of(&self, thread: u32) -> Result<u32, Errno> {
+        if notify::is_thread_of(thread, thread) {
+            return Ok(thread);
+        }
+        let process = procfs::process_of(thread)?;
+        let mut table = self.lock();
+        if table.threads.len() >= THREADS {
+            table.threads.clear();
+        }
+        table.threads.insert(thread, process);
+        Ok(process)
     }
 
     /// Credentials of a process by number, alive or not.
@@ -182,10 +206,12 @@ impl Processes {
         Ok(())
     }
 
-    /// From now on the process, and what it forks, may see other files.
+    /// From now on the process, those that share its directories, and what it forks, may see other files.
     pub fn lose_view(&self, process: u32) {
-        if let Some(process) = self.lock().live.get_mut(&process) {
-            process.view = View::Own;
+        for (&other, entry) in &mut self.lock().live {
+            if other == process || (entry.view == View::Shared && notify::share_directories(process, other)) {
+                entry.view = View::Own;
+            }
         }
     }
 
@@ -222,6 +248,7 @@ impl Processes {
             true => None,
             false => {
                 let _ = self.meet(family.parent, ancestors - 1);
+                self.settle(family.parent, 0);
                 self.lock().live.get(&family.parent).map(|parent| (Arc::clone(&parent.credentials), parent.view))
             }
         };
@@ -235,14 +262,16 @@ impl Processes {
             Ok(_) => View::Own,
             Err(_) => view,
         };
-        if let Some(descriptor) = &descriptor {
-            self.deaths.add(descriptor.as_fd(), process.into(), Wake::All)?;
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let met = Process { number: process, serial, credentials, view, pending: None, descriptor, began: family.began };
+        if let Some(descriptor) = &met.descriptor {
+            self.deaths.add(descriptor.as_fd(), met.token(), Interest::Input)?;
         }
         let mut table = self.lock();
         table.departed.remove(&process);
         // Another worker may have met it, too; an entry of another birth is that of a dead process.
         if table.live.get(&process).is_none_or(|known| known.began != family.began) {
-            table.live.insert(process, Process { credentials, view, pending: None, descriptor, began: family.began });
+            table.live.insert(process, met);
         }
         Ok(())
     }

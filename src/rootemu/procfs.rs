@@ -6,9 +6,10 @@
 use std::ffi::CStr;
 use std::fmt;
 use std::io::Write;
+use std::mem::MaybeUninit;
 
 use nix::errno::Errno;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, StatxFlags};
 
 /// A short name below `/proc`, made on the stack.
 pub struct Name([u8; Name::ROOM]);
@@ -48,9 +49,11 @@ pub struct Family {
     pub began: u64,
 }
 
-/// Tells one program image of a process from the next: where its code and stack begin, which differ with every exec.
+/// Tells one program image of a process from the next: which file it is, and where its code and stack begin, which differ with every exec
+/// unless addresses are not randomised (debuggers, `setarch -R`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
+    file: Option<u64>,
     code: u64,
     stack: u64,
 }
@@ -133,7 +136,10 @@ impl Mark {
         let mut field = stat_fields(process, &mut buffer)?;
         let mut next = |skip| field.nth(skip).and_then(|text| text.parse().ok()).ok_or(Errno::ENOENT);
         // Fields 26 (startcode) and 28 (startstack) of proc_pid_stat(5); the first one here is number 3.
-        Ok(Self { code: next(23)?, stack: next(1)? })
+        let (code, stack) = (next(23)?, next(1)?);
+        let name = Name::new(format_args!("{process}/exe"));
+        let file = rustix::fs::statx(CWD, name.as_c_str(), AtFlags::empty(), StatxFlags::INO).ok().map(|file| file.stx_ino);
+        Ok(Self { file, code, stack })
     }
 }
 
@@ -149,17 +155,48 @@ fn stat_fields(process: u32, buffer: &mut [u8]) -> Result<impl Iterator<Item = &
 /// Needs CONFIG_PROC_CHILDREN, which the distributions have; without it every process is asked for its parent.
 pub fn for_each_child(process: u32, mut each: impl FnMut(u32)) {
     let mut found = false;
-    for thread in numbers_in(Name::new(format_args!("{process}/task")).as_c_str()) {
-        let Ok(list) = std::fs::read_to_string(format!("{process}/task/{thread}/children")) else { continue };
-        found = true;
-        list.split_ascii_whitespace().filter_map(|child| child.parse().ok()).for_each(&mut each);
-    }
+    for_each_number(Name::new(format_args!("{process}/task")).as_c_str(), |thread| {
+        let list = Name::new(format_args!("{process}/task/{thread}/children"));
+        found |= for_each_listed(list.as_c_str(), &mut each).is_ok();
+    });
     if !found {
-        numbers_in(c".").into_iter().filter(|&child| family_of(child).is_ok_and(|family| family.parent == process)).for_each(each);
+        for_each_number(c".", |child| {
+            if family_of(child).is_ok_and(|family| family.parent == process) {
+                each(child);
+            }
+        });
     }
 }
 
-fn numbers_in(directory: &CStr) -> Vec<u32> {
-    let Ok(entries) = directory.to_str().map(std::fs::read_dir) else { return vec![] };
-    entries.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+/// Calls `each` for the numbers in a file, which are separated by blanks.
+fn for_each_listed(name: &CStr, mut each: impl FnMut(u32)) -> Result<(), Errno> {
+    let file = rustix::fs::open(name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(errno)?;
+    let mut buffer = [0; 4096];
+    let mut number = None;
+    loop {
+        let length = rustix::io::read(&file, &mut buffer).map_err(errno)?;
+        for byte in &buffer[..length] {
+            match byte {
+                b'0'..=b'9' => number = Some(number.unwrap_or(0) * 10 + u32::from(byte - b'0')),
+                _ => number.take().into_iter().for_each(&mut each),
+            }
+        }
+        if length == 0 {
+            number.into_iter().for_each(&mut each);
+            return Ok(());
+        }
+    }
+}
+
+/// Calls `each` for the entries of a directory whose names are numbers.
+fn for_each_number(directory: &CStr, mut each: impl FnMut(u32)) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(directory) = rustix::fs::open(directory, flags, Mode::empty()) else { return };
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    while let Some(Ok(entry)) = entries.next() {
+        if let Some(number) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) {
+            each(number);
+        }
+    }
 }

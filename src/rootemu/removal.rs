@@ -5,7 +5,7 @@
 
 use rustix::fs::{AtFlags, CWD, RenameFlags, Statx};
 
-use super::attributes::identify;
+use super::attributes::{IDENTITY, identify};
 use super::calls::{Call, Last, Row, Target};
 use super::inodes;
 use super::paths::{Follow, Located, locate, own_name};
@@ -63,8 +63,11 @@ fn doomed(request: &Request<'_>, scratch: &mut Scratch) -> Option<Statx> {
         return None;
     }
     let caller = request.caller().ok()?;
-    let file = identify(&locate(request, &caller, &mut scratch.path).ok()?).ok()?;
-    let is_directory = u32::from(file.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
-    request.shared.inodes.read(&file, |_| ())?;
-    (is_directory || file.stx_nlink == 1).then_some(file)
+    let file = locate(request, &caller, &mut scratch.path).ok()?;
+    request.shared.inodes.read(&identify(&file).ok()?, |_| ())?;
+    // How many names it has, FUSE must be asked anew: to it each is a file of its own.
+    let flags = file.follow.flags() | AtFlags::STATX_FORCE_SYNC;
+    let native = rustix::fs::statx(CWD, file.path, flags, IDENTITY).ok()?;
+    let is_directory = u32::from(native.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
+    (is_directory || native.stx_nlink == 1).then_some(native)
 }

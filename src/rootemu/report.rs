@@ -14,6 +14,7 @@ use super::request::Shared;
 use super::spec::{EmulationSpec, Report};
 use crate::oci::ImagePath;
 use crate::rootfs::record::Record;
+use crate::sys::fs;
 
 /// What the step leaves. `covered` is what the layers say of entries that lie below mounts, where no step reaches them.
 pub fn report(shared: &Shared, spec: &EmulationSpec, covered: Record, notifications: BTreeMap<String, u64>) -> Report {
@@ -88,7 +89,9 @@ pub fn stat_within(root: &OwnedFd, path: &ImagePath) -> Option<Statx> {
 pub fn look_within(root: &OwnedFd, path: &ImagePath) -> rustix::io::Result<Statx> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat2(root, path.as_relative(), flags, Mode::empty(), WITHIN)?;
-    rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, IDENTITY)
+    // How many names it has, FUSE must be asked anew.
+    let fresh = if fs::is_fuse(root) { AtFlags::STATX_FORCE_SYNC } else { AtFlags::empty() };
+    rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH | fresh, IDENTITY)
 }
 
 /// Writes down what is known of a file that a layer can hold.

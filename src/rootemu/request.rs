@@ -35,6 +35,11 @@ impl Shared {
         self.keeping == Keeping::Inodes(inodes::device(stat)) && attributes::holds_xattrs(stat)
     }
 
+    /// Whether the step's own attributes may be in the table: on a file system without any, or where the layers' records have some.
+    pub fn may_keep_xattrs(&self) -> bool {
+        self.keeping != Keeping::Attributes || !self.inodes.is_empty()
+    }
+
     /// A file of the image as it lies in the upper directory; `None` if it does not.
     pub fn look_in_upper(&self, path: &ImagePath) -> Option<Statx> {
         let upper = self.upper.as_ref()?;

@@ -44,12 +44,15 @@ pub struct EmulationSpec {
     layers: Record,
     mounted: Record,
     caches: BTreeSet<String>,
+    /// How many calls are answered at once; by the number of processors if `None`.
+    #[serde(default)]
+    pub at_once: Option<usize>,
 }
 
 impl EmulationSpec {
     /// A specification for a stack, and mounts in it, whose files say all that is to be known of them.
     pub fn new(mode: Mode, user: User) -> Self {
-        Self { mode, user, layers: Record::default(), mounted: Record::default(), caches: BTreeSet::new() }
+        Self { mode, user, layers: Record::default(), mounted: Record::default(), caches: BTreeSet::new(), at_once: None }
     }
 
     /// Sets what the records of the layers say.

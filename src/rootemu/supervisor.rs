@@ -1,20 +1,23 @@
 //! The supervisor: takes notifications and answers them until the last process of the step is gone.
 //!
-//! Several threads share the listener, each woken alone. Each has `/proc` as its working directory and no file mode mask: handlers rely on
-//! both. A handler never waits for the step's processes, so no call can wait for itself.
+//! Several threads do it ([`super::rota`]). Each has `/proc` as its working directory and no file mode mask: handlers rely on both.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+use std::thread::{Builder, Scope, ScopedJoinHandle};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::attributes::IDENTITY;
 use super::calls::{Call, Row};
 use super::inodes::{Entry, Inodes, Origin};
 use super::processes::Processes;
 use super::request::{Keeping, Outcome, Request, Scratch, Shared};
+use super::rota::{Duty, Look, Rota};
 use super::spec::{EmulationSpec, Report};
 use super::tables;
 use super::{create, emulation, exec, identity, owner, removal, report, stat, xattr};
@@ -22,19 +25,15 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::ImagePath;
 use crate::rootfs::record::Record;
 use crate::sandbox::Supervision;
-use crate::sys::notify::{self, Answer, Listener, Notification, Wake, Watch};
+use crate::sys::notify::{self, Answer, Interest, Listener, Notification, Watch};
 use crate::sys::seccomp::Abi;
 
-/// More threads only wake each other: what they do is short, and the file system has locks of its own.
-const MOST_WORKERS: usize = 4;
-/// One thread answers 90,000 stat calls a second. On two processors a second thread made single calls slower (11 to 16 µs) and eight callers at
-/// once hardly faster (11 to 9 µs).
-const PROCESSORS_PER_WORKER: usize = 4;
-
-const LISTENER: u64 = u64::MAX;
-const DEATHS: u64 = u64::MAX - 1;
-const STOP: u64 = u64::MAX - 2;
-
+/// More at once only wait for each other: what they do is short, and the file system has locks of its own.
+const MOST_AT_ONCE: usize = 4;
+/// One thread answers 100,000 stat calls a second; the callers want processors, too.
+const PROCESSORS_PER_THREAD: usize = 4;
+/// How long a handler may be at a file before others must not wait for it any longer.
+const PATIENCE: Duration = Duration::from_millis(25);
 /// All numbers of the tables are below.
 const NUMBERS: usize = 512;
 
@@ -46,38 +45,93 @@ pub fn supervise(spec: &EmulationSpec, listener: OwnedFd, context: Supervision) 
         Error::with_kind(Kind::Unsupported, "root emulation needs a `/proc` of the step's own processes")
             .hint("inside another container, allow it to mount /proc (for Docker `--security-opt systempaths=unconfined`)")
     })?;
+    allow_many_descriptors();
     let processes = Processes::new(spec.user.clone()).map_err(failed)?;
     let shared = Shared { listener, processes, inodes: Inodes::default(), keeping: Keeping::of_root(), upper: context.upper };
     let covered = load(&shared.inodes, spec);
 
     let counts = Mutex::new(BTreeMap::new());
-    let (stop, open) = rustix::pipe::pipe().map_err(|e| Error::os("can't supervise root emulation", e))?;
-    let open = Mutex::new(Some(open));
-    let turn = Mutex::new(());
-    let workers = std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(PROCESSORS_PER_WORKER)).min(MOST_WORKERS);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..workers)
-            .map(|_| {
-                scope.spawn(|| {
-                    let result = Worker::new(&shared, (workers > 1).then_some(&turn), &stop, &proc).and_then(|mut worker| {
-                        let result = worker.run();
-                        worker.add_counts(&counts);
-                        result
-                    });
-                    // The others sleep until the last copy of this end is closed.
-                    drop(open.lock().map(|mut open| open.take()));
-                    result
-                })
-            })
-            .collect();
-        threads.into_iter().try_for_each(|thread| {
-            thread
-                .join()
-                .map_err(|_| Error::new("root emulation ended by a defect of this program").hint("please report it"))?
-                .map_err(failed)
-        })
-    })?;
+    let rota = Rota::new(&shared.listener, spec.at_once.unwrap_or_else(at_once));
+    let crew = Crew { shared: &shared, rota: &rota, proc: &proc, counts: &counts };
+    crew.work()?;
     Ok(report::report(&shared, spec, covered, counts.into_inner().unwrap_or_default()))
+}
+
+fn at_once() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(PROCESSORS_PER_THREAD)).min(MOST_AT_ONCE)
+}
+
+/// There is a descriptor for each process of the step; the command got its limit before.
+fn allow_many_descriptors() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Without it the rest of the processes costs more.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+/// The threads, and what they share.
+#[derive(Clone, Copy)]
+struct Crew<'s> {
+    shared: &'s Shared,
+    rota: &'s Rota<'s>,
+    proc: &'s OwnedFd,
+    counts: &'s Mutex<BTreeMap<String, u64>>,
+}
+
+type Work<'scope> = ScopedJoinHandle<'scope, Result<(), Errno>>;
+
+impl<'s> Crew<'s> {
+    /// Has as many threads work as there should be, and ends them with the last process; or when one fails, since its caller waits for an
+    /// answer that will not come.
+    fn work(self) -> Result<()> {
+        let failed = |e: Errno| Error::os("can't supervise root emulation", std::io::Error::from(e));
+        let over = Watch::new().map_err(failed)?;
+        over.add(self.shared.listener.as_fd(), 0, Interest::End).map_err(failed)?;
+        std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            let mut last = Look::default();
+            let mut result = self.fill(scope, &mut threads);
+            let mut ended = false;
+            while !ended && result.is_ok() && !self.rota.has_failed() {
+                result = match over.wait(PATIENCE, |event| ended |= event.hung_up) {
+                    Ok(()) | Err(Errno::EINTR) => Ok(()),
+                    Err(errno) => Err(errno),
+                };
+                self.rota.look(&mut last);
+                // If no thread can be had now, perhaps next time.
+                let _ = self.fill(scope, &mut threads);
+            }
+            self.rota.end();
+            let join = |thread: Work<'_>| match thread.join() {
+                Ok(result) => result.map_err(failed),
+                Err(_) => Err(Error::new("root emulation ended by a defect of this program").hint("please report it")),
+            };
+            threads.into_iter().map(join).fold(result.map_err(failed), Result::and)
+        })
+    }
+
+    /// Starts the threads that are missing.
+    fn fill<'scope>(self, scope: &'scope Scope<'scope, '_>, threads: &mut Vec<Work<'scope>>) -> Result<(), Errno>
+    where
+        's: 'scope,
+    {
+        while threads.len() < self.rota.size() {
+            let started = Builder::new().name("root-emulation".into()).spawn_scoped(scope, move || self.serve());
+            threads.push(started.map_err(|e| e.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw))?);
+        }
+        Ok(())
+    }
+
+    /// What each thread does.
+    fn serve(self) -> Result<(), Errno> {
+        let mut duty = self.rota.enter();
+        let mut worker = Worker::new(self.shared, self.proc)?;
+        while let Some(note) = duty.next()? {
+            worker.answer(note, &duty)?;
+            duty.answered();
+        }
+        worker.add_counts(self.counts);
+        Ok(())
+    }
 }
 
 /// Enters what the layers and the mounts say of their files. Gives back what the layers say of files that a mount covers.
@@ -107,25 +161,21 @@ fn entry(said: &Record, path: &ImagePath) -> Entry {
     Entry { over: said.overrides.get(path).copied(), xattrs, path: Some(path.clone()), ..Entry::new(Origin::Layers) }
 }
 
+/// What answers, with memory of its own.
 struct Worker<'s> {
     shared: &'s Shared,
-    watch: Watch,
-    /// Whose turn it is to take a notification; nothing to decide for a single worker.
-    turn: Option<&'s Mutex<()>>,
     scratch: Scratch,
     tables: [(Abi, Vec<Option<&'static Row>>); 2],
     counts: [Vec<u64>; 2],
 }
 
 impl<'s> Worker<'s> {
-    fn new(shared: &'s Shared, turn: Option<&'s Mutex<()>>, stop: &OwnedFd, proc: &OwnedFd) -> Result<Self, Errno> {
+    /// Makes the calling thread fit for handlers.
+    fn new(shared: &'s Shared, proc: &OwnedFd) -> Result<Self, Errno> {
+        notify::allow_interrupts()?;
         notify::unshare_directory()?;
         rustix::process::fchdir(proc).map_err(super::procfs::errno)?;
         rustix::process::umask(Mode::empty());
-        let watch = Watch::new()?;
-        watch.add(shared.listener.as_fd(), LISTENER, Wake::One)?;
-        watch.add(shared.processes.deaths(), DEATHS, Wake::All)?;
-        watch.add(stop.as_fd(), STOP, Wake::All)?;
         let table = |abi| {
             let mut rows = vec![None; NUMBERS];
             tables::table(abi).for_each(|row| rows[row.number as usize] = Some(row));
@@ -134,44 +184,13 @@ impl<'s> Worker<'s> {
         let native = Abi::native().ok_or(Errno::ENOSYS)?;
         let compatible = if native == Abi::X86_64 { Abi::I386 } else { native };
         let counts = [vec![0; NUMBERS], vec![0; NUMBERS]];
-        Ok(Self { shared, watch, turn, scratch: Scratch::default(), tables: [table(native), table(compatible)], counts })
-    }
-
-    fn run(&mut self) -> Result<(), Errno> {
-        loop {
-            let (mut asked, mut ended, mut stop) = (false, false, false);
-            let waited = self.watch.wait(|event| match event.token {
-                LISTENER => {
-                    asked = event.readable;
-                    stop |= event.hung_up;
-                }
-                DEATHS => ended = true,
-                _ => stop = true,
-            });
-            match waited {
-                Ok(()) | Err(Errno::EINTR) => {}
-                Err(error) => return Err(error),
-            }
-            // Before the next notification: it may come from a new process with an old number.
-            if ended {
-                self.shared.processes.bury();
-            }
-            if asked {
-                self.serve()?;
-            } else if stop {
-                return Ok(());
-            }
-        }
+        Ok(Self { shared, scratch: Scratch::default(), tables: [table(native), table(compatible)], counts })
     }
 
     /// Answers one notification.
-    fn serve(&mut self) -> Result<(), Errno> {
-        let note = match self.take() {
-            Ok(note) => note,
-            // Another worker was quicker, or the caller was killed.
-            Err(Errno::EAGAIN | Errno::ENOENT | Errno::EINTR) => return Ok(()),
-            Err(error) => return Err(error),
-        };
+    fn answer(&mut self, note: Notification, duty: &Duty<'_>) -> Result<(), Errno> {
+        // It may come from a new process with an old number.
+        self.shared.processes.bury();
         let abi = Abi::from_audit(note.arch);
         let index = self.tables.iter().position(|(known, _)| Some(*known) == abi);
         let row = index.and_then(|index| {
@@ -186,19 +205,15 @@ impl<'s> Worker<'s> {
             }
             None => Answer::Fail(Errno::ENOSYS),
         };
+        if row.is_some_and(|row| row.call == Call::Exit) {
+            // The parent, which will get SIGCHLD, may be calling.
+            duty.receive_waiting();
+        }
         match self.shared.listener.answer(note.id, answer) {
             // The caller is gone, or has its answer together with a descriptor.
             Ok(()) | Err(Errno::ENOENT | Errno::EINPROGRESS | Errno::EINTR) => Ok(()),
             Err(error) => Err(error),
         }
-    }
-
-    /// Takes a notification if there still is one. Looking and taking are one act for all workers: one who waits in the kernel for a
-    /// notification would not be woken by the end of the last process (before Linux 6.11).
-    fn take(&self) -> Result<Notification, Errno> {
-        let Some(turn) = self.turn else { return self.shared.listener.receive() };
-        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.shared.listener.is_ready() { self.shared.listener.receive() } else { Err(Errno::EAGAIN) }
     }
 
     fn add_counts(&self, sum: &Mutex<BTreeMap<String, u64>>) {

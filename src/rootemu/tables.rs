@@ -110,7 +110,8 @@ const X86_64: &[Row] = &[
     row(197, Call::RemoveXattr, PATH, 1),
     row(198, Call::RemoveXattr, LINK, 1),
     row(199, Call::RemoveXattr, FD, 1),
-    simple(231, Call::Exit),
+    simple(60, Call::Exit),
+    simple(231, Call::Exit),       // exit_group
     simple(246, Call::SelfTest),   // kexec_load
     row(235, Call::Move, PATH, 1), // utimes
     row(257, Call::Open, AT, 2),
@@ -163,7 +164,8 @@ const AARCH64: &[Row] = &[
     row(88, Call::Move, LINK_AT, 2), // utimensat
     simple(90, Call::Capget),
     simple(91, Call::Capset),
-    simple(94, Call::Exit),
+    simple(93, Call::Exit),
+    simple(94, Call::Exit),      // exit_group
     simple(97, Call::View),      // unshare
     simple(104, Call::SelfTest), // kexec_load
     wide(143, Identity::SetRegid),
@@ -193,6 +195,7 @@ const AARCH64: &[Row] = &[
 ];
 
 const I386: &[Row] = &[
+    simple(1, Call::Exit),
     row(5, Call::Open, PATH, 1),
     row(8, Call::Creat, PATH, 1),
     row(9, Call::Move, LINK, 1),    // link
@@ -267,7 +270,7 @@ const I386: &[Row] = &[
     row(235, Call::RemoveXattr, PATH, 1),
     row(236, Call::RemoveXattr, LINK, 1),
     row(237, Call::RemoveXattr, FD, 1),
-    simple(252, Call::Exit),
+    simple(252, Call::Exit),       // exit_group
     row(271, Call::Move, PATH, 1), // utimes
     simple(283, Call::SelfTest),   // kexec_load
     row(295, Call::Open, AT, 2),

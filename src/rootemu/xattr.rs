@@ -10,13 +10,13 @@ use nix::errno::Errno;
 use rustix::fs::XattrFlags;
 use rustix::path::Arg;
 
-use super::attributes::{self, Attributes};
+use super::attributes::Attributes;
 use super::credentials::{Credentials, capability};
 use super::kept;
 use super::lists::{self, Which};
 use super::paths::{Follow, Located, PathBuffer, locate};
 use super::procfs::errno;
-use super::request::{DONE, Keeping, Outcome, PASS, Request, Scratch, Shared};
+use super::request::{DONE, Outcome, PASS, Request, Scratch, Shared};
 use crate::rootfs::meta::{KEPT_XATTR_PREFIX, capability_v2};
 use crate::sys::notify::Answer;
 
@@ -37,15 +37,28 @@ enum Name {
     Hidden,
 }
 
-fn classify(name: &[u8], keeping: Keeping) -> Name {
+/// What becomes of calls on `user.*`.
+#[derive(Clone, Copy, PartialEq)]
+enum User {
+    /// They are answered: the table may have some.
+    Answered,
+    /// The kernel knows all.
+    Passed,
+}
+
+fn classify(name: &[u8], user: User) -> Name {
     if HIDDEN.iter().any(|hidden| name.starts_with(hidden)) {
         return Name::Hidden;
     }
-    let prefix = match keeping {
-        _ if name.len() > NAME_MAX => return Name::Native,
-        _ if is_privileged(name) => KEPT_XATTR_PREFIX.as_bytes(),
-        Keeping::Inodes(_) if name.starts_with(b"user.") => b"",
-        _ => return Name::Native,
+    if name.len() > NAME_MAX {
+        return Name::Native;
+    }
+    let prefix = if is_privileged(name) {
+        KEPT_XATTR_PREFIX.as_bytes()
+    } else if user == User::Answered && name.starts_with(b"user.") {
+        b""
+    } else {
+        return Name::Native;
     };
     // A name read up to its NUL has no other.
     CString::new([prefix, name].concat()).map_or(Name::Native, Name::Kept)
@@ -109,7 +122,8 @@ pub fn kept_value(shared: &Shared, file: &Located<'_>, name: &[u8]) -> Option<Ve
 /// A call's name argument; `None` if the kernel should find the error.
 fn name_of(request: &Request<'_>, buffer: &mut PathBuffer, index: u8) -> Option<Name> {
     buffer.load(request, request.operand(index)).ok()?;
-    Some(classify(buffer.as_bytes(), request.shared.keeping))
+    let user = if request.shared.may_keep_xattrs() { User::Answered } else { User::Passed };
+    Some(classify(buffer.as_bytes(), user))
 }
 
 /// The arguments of a call on a value.
@@ -227,7 +241,7 @@ fn get_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outc
         // Also what a bad descriptor looks like from here.
         Err(rustix::io::Errno::NOENT) => return PASS,
         Err(error) => {
-            let Some(found) = kept::get(request.shared, &file, scratch.other.as_bytes()) else { return Err(absent(request, &file, error)) };
+            let Some(found) = kept::get(request.shared, &file, scratch.other.as_bytes()) else { return Err(absent(request, error)) };
             return reply(request, &found, value.address, value.size);
         }
     };
@@ -235,9 +249,9 @@ fn get_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outc
 }
 
 /// How a call fails that asked for what neither file nor table has: as on a file system that could have it, where the table makes it one.
-fn absent(request: &Request<'_>, file: &Located<'_>, error: rustix::io::Errno) -> Errno {
-    let ours = || attributes::identify(file).is_ok_and(|native| request.shared.keeps_by_inode(&native));
-    if error == rustix::io::Errno::OPNOTSUPP && ours() { Errno::ENODATA } else { errno(error) }
+fn absent(request: &Request<'_>, error: rustix::io::Errno) -> Errno {
+    let ours = error == rustix::io::Errno::OPNOTSUPP && request.shared.may_keep_xattrs();
+    if ours { Errno::ENODATA } else { errno(error) }
 }
 
 /// Gives bytes to a caller that says how much room it has; none means that it only wants to know how many.
@@ -268,7 +282,7 @@ pub fn list_call(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
         .collect();
     let mut names = match length {
         Ok(length) => shown(&scratch.bytes[..length], root),
-        Err(error) if tabled.is_empty() && absent(request, &file, error) != Errno::ENODATA => return PASS,
+        Err(error) if tabled.is_empty() && absent(request, error) != Errno::ENODATA => return PASS,
         Err(_) => Vec::new(),
     };
     names.extend(tabled);

@@ -41,6 +41,7 @@ pub(super) struct NativeTree {
     /// Directories' times, set at the end since every new entry changes them.
     times: BTreeMap<ImagePath, Mtime>,
     umask: Option<u32>,
+    is_fuse: bool,
     pub copier: Copier,
 }
 
@@ -65,6 +66,7 @@ impl NativeTree {
         prepare().doing("prepare", &path)?;
         Ok(Self {
             layer: layer.to_owned(),
+            is_fuse: fs::is_fuse(&root),
             root: Arc::new(root),
             open: Vec::new(),
             open_path: Vec::new(),
@@ -293,6 +295,9 @@ impl NativeTree {
         }
         let (from, from_name) = self.site(target)?;
         self.make(path, |dir, name| fs::make_link(&*from, from_name, dir, name))?;
+        if self.is_fuse {
+            fs::refresh(&*from, from_name);
+        }
         if self.record.speaks_of(target) {
             self.record_mut().copy(target, path);
         }

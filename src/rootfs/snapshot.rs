@@ -42,6 +42,7 @@ pub struct Difference {
 struct Seen {
     ino: u64,
     ctime: (i64, u32),
+    mtime: (i64, u32),
     size: u64,
     mode: u32,
 }
@@ -77,7 +78,11 @@ impl Snapshot {
                 },
                 _ => Some(fs::stat_fd(root.as_fd()).doing("read", &path)?),
             };
-            let same = |then: &Seen, now: &FileStat| then.ino == now.ino && file_type(then.mode) == file_type(now.mode);
+            // A number may be used again at once; nobody writes to a symlink, so that a new one has another time.
+            let same = |then: &Seen, now: &FileStat| {
+                let kind = file_type(now.mode);
+                then.ino == now.ino && file_type(then.mode) == kind && (kind != fs::FileType::Symlink || then.mtime == now.mtime)
+            };
             if let (Some(then), Some(now)) = (self.entries.get(entry), now)
                 && same(then, &now)
             {
@@ -175,11 +180,15 @@ fn look(tree: &Path, visit: &mut dyn FnMut(ImagePath, &FileStat)) -> Result<()> 
     let path = tree.join("fs");
     let root = fs::open_root(&path).doing("open", &path)?;
     visit(ImagePath::root(), &fs::stat_fd(root.as_fd()).doing("read", &path)?);
+    let is_fuse = fs::is_fuse(&root);
     let mut walk = Walk::new(root).doing("read", &path)?;
     while let Some(step) = walk.step().doing("read", &path)? {
         match step {
             Step::Leave => walk.ascend().doing("read", &path)?,
             Step::Entry(entry) => {
+                if is_fuse {
+                    fs::refresh(walk.dir(), &*entry.name);
+                }
                 let stat = fs::stat_at(walk.dir(), &*entry.name).doing("read", &path)?;
                 visit(ImagePath::clean(walk.path()), &stat);
                 if stat.is_dir() {
@@ -192,7 +201,7 @@ fn look(tree: &Path, visit: &mut dyn FnMut(ImagePath, &FileStat)) -> Result<()> 
 }
 
 fn seen(stat: &FileStat) -> Seen {
-    Seen { ino: stat.ino, ctime: stat.ctime, size: stat.size, mode: stat.mode }
+    Seen { ino: stat.ino, ctime: stat.ctime, mtime: stat.mtime, size: stat.size, mode: stat.mode }
 }
 
 fn is_dir(seen: &Seen) -> bool {

@@ -83,12 +83,19 @@ impl Running {
     /// root emulation broke down.
     pub fn wait(mut self) -> Result<Status> {
         drop(self.stdin.take());
-        match self.sandbox.report()? {
-            Ok(Report::Ended { exit, notices, emulation }) => Ok(Status { exit: exit.into(), notices, emulation }),
-            Ok(Report::Failed(failure)) => Err(failure.into()),
-            Ok(Report::Probed(_)) => Err(Error::new("the sandbox process answered another question")),
+        let State::Running(processes) = self.sandbox.state else { return Err(Error::new("the sandbox process was waited for before")) };
+        match (self.sandbox.report()?, processes) {
+            (Ok(Report::Ended { exit, notices, emulation }), _) => Ok(Status { exit: exit.into(), notices, emulation }),
+            (Ok(Report::Failed(failure)), _) => Err(failure.into()),
+            (Ok(Report::Probed(_)), _) => Err(Error::new("the sandbox process answered another question")),
+            // It was to watch over the command and to report.
+            (Err(Exit::Signal(signal)), Processes::Namespace | Processes::Adopted) => {
+                Err(Error::new("the sandbox process ended before the command")
+                    .cause(format!("killed by signal {signal}"))
+                    .hint("if nobody killed it, the machine ran out of memory or this program has a defect"))
+            }
             // It became the command itself.
-            Err(exit) => Ok(Status { exit, notices: Vec::new(), emulation: None }),
+            (Err(exit), _) => Ok(Status { exit, notices: Vec::new(), emulation: None }),
         }
     }
 

@@ -194,7 +194,11 @@ impl Store {
             // Out of sight first: whoever waits for the lock sees that the file is gone, and starts over.
             let moved = self.unfinished("trash")?;
             match std::fs::rename(&cache, moved.path()) {
-                Ok(()) => tally.add(remove_tree(moved.path())?),
+                Ok(()) => {
+                    // NFS and FUSE keep what is open under another name, in the directory that is to be removed.
+                    drop(file);
+                    tally.add(remove_tree(moved.path())?);
+                }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => moved.forget(),
                 Err(e) => return Err(Error::io("remove", &cache, e)),
             }

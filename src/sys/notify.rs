@@ -4,6 +4,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
@@ -74,9 +75,18 @@ impl Listener {
 
     /// Whether a notification waits, so that [`Listener::receive`] will not, if nobody else takes it.
     pub fn is_ready(&self) -> bool {
+        self.poll() & libc::POLLIN != 0
+    }
+
+    /// Whether the last process under the filter is gone.
+    pub fn is_dead(&self) -> bool {
+        self.poll() & libc::POLLHUP != 0
+    }
+
+    fn poll(&self) -> i16 {
         let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: the kernel reads and writes one `pollfd`, to which the pointer leads.
-        unsafe { libc::poll(&raw mut poll, 1, 0) == 1 && poll.revents & libc::POLLIN != 0 }
+        if unsafe { libc::poll(&raw mut poll, 1, 0) } == 1 { poll.revents } else { 0 }
     }
 
     /// Answers. `ENOENT`: the caller is gone, which is nobody's fault.
@@ -139,6 +149,13 @@ pub fn is_thread_of(process: u32, thread: u32) -> bool {
     unsafe { libc::syscall(libc::SYS_tgkill, process, thread, 0) == 0 }
 }
 
+/// Whether two processes share their root and working directories (CLONE_FS), so that one's chroot is the other's. Needs CONFIG_KCMP.
+pub fn share_directories(process: u32, other: u32) -> bool {
+    const KCMP_FS: i32 = 3;
+    // SAFETY: takes integers only.
+    unsafe { libc::syscall(libc::SYS_kcmp, process, other, KCMP_FS, 0, 0) == 0 }
+}
+
 /// A descriptor that becomes readable when the process ends. Since Linux 5.3.
 pub fn open_process(process: u32) -> Result<OwnedFd, Errno> {
     // SAFETY: takes integers only.
@@ -155,6 +172,34 @@ pub fn copy_descriptor(process: BorrowedFd<'_>, number: i32) -> Result<OwnedFd, 
     Ok(unsafe { OwnedFd::from_raw_fd(number as i32) })
 }
 
+/// The number of the calling thread.
+pub fn this_thread() -> u32 {
+    // SAFETY: takes and changes nothing.
+    unsafe { libc::gettid() as u32 }
+}
+
+/// Lets [`interrupt`] end what the calling thread waits for in the kernel.
+///
+/// It does so by the highest real-time signal, which this process uses for nothing else, and which is ignored otherwise.
+pub fn allow_interrupts() -> Result<(), Errno> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: both structures are plain data for which zero is valid; the handler does nothing, so it can run at any moment.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as *const () as usize;
+        Errno::result(libc::sigaction(libc::SIGRTMAX(), &raw const action, std::ptr::null_mut()))?;
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut set, libc::SIGRTMAX());
+        Errno::result(libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut())).map(drop)
+    }
+}
+
+/// Ends what a thread of this process waits for in the kernel with `EINTR`; it must have called [`allow_interrupts`].
+pub fn interrupt(thread: u32) {
+    // SAFETY: takes integers only; the signal does nothing.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, libc::SIGRTMAX()) };
+}
+
 /// Gives the calling thread a working directory and file mode mask of its own.
 pub fn unshare_directory() -> Result<(), Errno> {
     // SAFETY: changes only what the calling thread shares with others.
@@ -169,19 +214,17 @@ pub struct Watch(OwnedFd);
 pub struct Ready {
     /// The number it was added with.
     pub token: u64,
-    /// Something can be read.
-    pub readable: bool,
     /// The other side is gone.
     pub hung_up: bool,
 }
 
-/// Who is woken when a descriptor is in several [`Watch`]es.
+/// What of a descriptor to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wake {
-    /// Everyone.
-    All,
-    /// One that sleeps.
-    One,
+pub enum Interest {
+    /// That something can be read, or that the other side is gone.
+    Input,
+    /// That the other side is gone.
+    End,
 }
 
 impl Watch {
@@ -194,16 +237,16 @@ impl Watch {
     }
 
     /// Adds a descriptor; closing its last copy takes it out.
-    pub fn add(&self, fd: BorrowedFd<'_>, token: u64, wake: Wake) -> Result<(), Errno> {
-        let exclusive = if wake == Wake::One { libc::EPOLLEXCLUSIVE } else { 0 };
-        let mut event = libc::epoll_event { events: (libc::EPOLLIN | exclusive) as u32, u64: token };
+    pub fn add(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> Result<(), Errno> {
+        let events = if interest == Interest::Input { libc::EPOLLIN as u32 } else { 0 };
+        let mut event = libc::epoll_event { events, u64: token };
         // SAFETY: the kernel reads one `epoll_event`, to which the pointer leads.
         Errno::result(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &raw mut event) }).map(drop)
     }
 
-    /// Waits until something happens; calls `each` for what did.
-    pub fn wait(&self, each: impl FnMut(Ready)) -> Result<(), Errno> {
-        self.wait_for(-1, each)
+    /// Waits until something happens, but not longer than this; calls `each` for what did.
+    pub fn wait(&self, most: Duration, each: impl FnMut(Ready)) -> Result<(), Errno> {
+        self.wait_for(i32::try_from(most.as_millis()).unwrap_or(i32::MAX), each)
     }
 
     /// Calls `each` for what has happened already.
@@ -218,7 +261,7 @@ impl Watch {
         let count = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), BATCH as i32, milliseconds) };
         for event in &events[..Errno::result(count)? as usize] {
             let bits = event.events as i32;
-            each(Ready { token: event.u64, readable: bits & libc::EPOLLIN != 0, hung_up: bits & (libc::EPOLLHUP | libc::EPOLLERR) != 0 });
+            each(Ready { token: event.u64, hung_up: bits & (libc::EPOLLHUP | libc::EPOLLERR) != 0 });
         }
         Ok(())
     }

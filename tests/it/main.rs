@@ -19,6 +19,7 @@ mod kill;
 mod matrix;
 mod mounts;
 mod outputs;
+mod ownership;
 mod platforms;
 mod push;
 mod registry;

@@ -22,6 +22,8 @@ pub struct Rig {
     storage: PathBuf,
     /// Words put before the program, such as a program that sets a stage for it.
     wrapper: Vec<String>,
+    /// Where the storage directory really is, if not in `scratch`.
+    behind: Option<TempDir>,
 }
 
 /// What a run of the program ended with.
@@ -37,7 +39,7 @@ impl Rig {
     pub fn new() -> Rig {
         let scratch = TempDir::with_prefix("rootling-it.").unwrap();
         let storage = scratch.path().join("storage");
-        Rig { scratch, storage, wrapper: Vec::new() }
+        Rig { scratch, storage, wrapper: Vec::new(), behind: None }
     }
 
     /// A storage directory that holds `base`, made of programs of this machine.
@@ -52,9 +54,31 @@ impl Rig {
         Rig { storage, wrapper: wrapper.iter().map(|w| (*w).to_owned()).collect(), ..Rig::new() }
     }
 
+    /// A rig whose storage lies on a FUSE file system with these options of bindfs; the mount lives in a namespace per command.
+    pub fn on_fuse(options: &str) -> Option<Rig> {
+        needs("bindfs")?;
+        let plain = Rig::new();
+        let (behind, storage) = (plain.path("behind"), plain.path("mount"));
+        fs::create_dir_all(&behind).unwrap();
+        fs::create_dir_all(&storage).unwrap();
+        let enter = format!("bindfs --no-allow-other {options} {} {} && exec \"$@\"", behind.display(), storage.display());
+        let wrapper = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", &enter, "sh"];
+        let works = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").stderr(Stdio::null()).status().unwrap().success();
+        if !works {
+            return skip("FUSE can't be mounted here (is /dev/fuse accessible?)");
+        }
+        // Its scratch directory goes with the rig that is returned.
+        Some(Rig { behind: Some(plain.scratch), ..Rig::at(storage.join("storage"), &wrapper) })
+    }
+
     /// Where tests may put their own files.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.scratch.path().join(name)
+    }
+
+    /// Where the storage directory can be seen without its file system.
+    pub fn behind(&self) -> &Path {
+        self.behind.as_ref().map_or(&self.storage, TempDir::path)
     }
 
     pub fn storage(&self) -> &Path {
@@ -138,6 +162,18 @@ impl Rig {
     #[track_caller]
     pub fn sh(&self, image: &str, script: &str) -> String {
         self.ok(["run", image, "--", "sh", "-c", script])
+    }
+
+    /// The facts of an image, by the listing that the corpus uses; without times.
+    #[track_caller]
+    pub fn facts(&self, image: &str) -> String {
+        self.ok(["export", image, "-o", "facts.tar"]);
+        let config = self.write("facts.json", self.ok(["inspect", image, "--format", "json"]));
+        let compare = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/compare/compare");
+        let out =
+            Command::new("python3").args([Path::new(compare), Path::new("listing"), &self.path("facts.tar"), &config]).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).lines().filter(|l| !l.contains(" time=")).map(|l| format!("{l}\n")).collect()
     }
 
     /// Checks that storage answers, has only whole images, and that a new build and run still work.

@@ -3,27 +3,11 @@
 //! Which one is used is probed and never configured, so the copying one is tested where overlay is truly refused: on a
 //! FUSE file system (bindfs), which the kernel does not take as an upper directory.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
-
 use crate::rig::{Rig, assert_ordinary_user, needs};
 
-/// A rig whose storage lies on a file system that refuses overlay mounts; the mount lives in a namespace per command.
+/// A rig whose storage lies on a file system that refuses overlay mounts.
 fn copying() -> Option<Rig> {
-    needs("bindfs")?;
-    let plain = Rig::new();
-    let (behind, storage) = (plain.path("behind"), plain.path("mount"));
-    std::fs::create_dir_all(&behind).unwrap();
-    std::fs::create_dir_all(&storage).unwrap();
-    let enter = format!("bindfs --no-allow-other {} {} && exec \"$@\"", behind.display(), storage.display());
-    let wrapper = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", &enter, "sh"];
-    let works = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").stderr(Stdio::null()).status().unwrap().success();
-    if !works {
-        return crate::rig::skip("FUSE can't be mounted here (is /dev/fuse accessible?)");
-    }
-    // `plain` is leaked on purpose: its scratch directory must outlive the rig that is returned.
-    std::mem::forget(plain);
-    Some(Rig::at(storage.join("storage"), &wrapper))
+    Rig::on_fuse("")
 }
 
 const DOCKERFILE: &str = "FROM base\n\
@@ -32,16 +16,6 @@ const DOCKERFILE: &str = "FROM base\n\
     RUN rm -r /d/e && mkdir /d/e && echo new >/d/e/three && mv /d/soft /d/e/soft && chown -h 5:6 /d/e/soft\n\
     COPY f /d/f\n\
     RUN chown 7:8 /d/f && rm /bin/seq\n";
-
-/// The facts of an exported image, by the listing that the corpus uses.
-fn facts(rig: &Rig) -> String {
-    rig.ok(["export", "both", "-o", "both.tar"]);
-    let config = rig.write("config.json", rig.ok(["inspect", "both", "--format", "json"]));
-    let compare = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/compare/compare");
-    let out = Command::new("python3").args([Path::new(compare), Path::new("listing"), &rig.path("both.tar"), &config]).output().unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).lines().filter(|l| !l.contains(" time=")).map(|l| format!("{l}\n")).collect()
-}
 
 #[test]
 fn both_workspaces_build_the_same_image() {
@@ -57,7 +31,7 @@ fn both_workspaces_build_the_same_image() {
     }
     let info = copying.ok(["info"]);
     assert!(info.to_lowercase().contains("cop"), "`info` does not say that the workspace is a copied tree:\n{info}");
-    let (one, other) = (facts(&overlay), facts(&copying));
+    let (one, other) = (overlay.facts("both"), copying.facts("both"));
     assert_eq!(one, other);
     assert!(one.contains("\"d/one\" owner=33:44"), "{one}");
 }

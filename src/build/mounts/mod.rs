@@ -75,7 +75,8 @@ struct Taken {
     mount: CacheMount,
     /// What its record said when the step began.
     said: Record,
-    target: Option<ImagePath>,
+    /// Where it is mounted.
+    targets: Vec<ImagePath>,
 }
 
 /// Where BuildKit puts sockets of agents.
@@ -163,7 +164,7 @@ impl<'a> Mounts<'a> {
             if same == *at {
                 let mount = cache.take(engine)?;
                 let said = mount.record()?;
-                provided.caches.push(Taken { item: *at, mount, said, target: None });
+                provided.caches.push(Taken { item: *at, mount, said, targets: Vec::new() });
             }
         }
         for (at, item) in self.items.iter().enumerate() {
@@ -216,7 +217,7 @@ impl Item<'_> {
             What::Cache { cache, access } => {
                 let first = caches.iter().find(|(_, other)| other.key == cache.key).map_or(at, |(first, _)| *first);
                 let Some(taken) = provided.caches.iter_mut().find(|taken| taken.item == first) else { return Ok(()) };
-                taken.target.get_or_insert_with(|| self.target.clone());
+                taken.targets.push(self.target.clone());
                 let (source, said) = (taken.mount.tree(), taken.said.clone());
                 provided.take_over(&self.target, &said);
                 (MountKind::Bind { source }, *access)
@@ -260,17 +261,20 @@ impl Item<'_> {
 }
 
 impl Provided {
-    /// Where caches are mounted, each at one of its places.
+    /// Where caches are mounted.
     pub fn caches(&self) -> Vec<ImagePath> {
-        self.caches.iter().filter_map(|taken| taken.target.clone()).collect()
+        self.caches.iter().flat_map(|taken| taken.targets.iter().cloned()).collect()
     }
 
     /// Keeps what the step has made of its caches, whether it failed or not. Without root emulation nobody knows more than the files say.
     pub fn keep(&self, engine: &Engine<'_>, report: Option<&Report>) -> Result<()> {
+        let Some(report) = report else { return Ok(()) };
         for taken in &self.caches {
-            if let Some(left) = taken.target.as_ref().and_then(|target| report?.cache(target)) {
-                taken.mount.keep(engine.store, &taken.said, left)?;
+            let mut left = Record::default();
+            for found in taken.targets.iter().filter_map(|target| report.cache(target)) {
+                found.entries().for_each(|path| left.adopt(path, found, path));
             }
+            taken.mount.keep(engine.store, &taken.said, &left)?;
         }
         Ok(())
     }

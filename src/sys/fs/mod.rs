@@ -176,6 +176,20 @@ pub fn stat_at(dir: impl AsFd, name: impl rustix::path::Arg) -> io::Result<FileS
     Ok(file_stat(&rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
 }
 
+/// Whether something lies on a FUSE file system. There, two names of one file are often two inodes to the kernel, which remembers for a
+/// second how many names each has, whatever becomes of the other.
+pub fn is_fuse(fd: impl AsFd) -> bool {
+    /// linux/magic.h.
+    const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
+    rustix::fs::fstatfs(fd).is_ok_and(|fs| u64::try_from(fs.f_type) == Ok(FUSE_SUPER_MAGIC))
+}
+
+/// Makes the kernel ask the file system again what an entry is, before it is stat'ed. Errors are those of that stat.
+pub fn refresh(dir: impl AsFd, name: impl rustix::path::Arg) {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_FORCE_SYNC;
+    let _ = rustix::fs::statx(dir, name, flags, rustix::fs::StatxFlags::BASIC_STATS);
+}
+
 /// Stats an entry of a directory; `None` if there is none.
 pub fn stat_if_any(dir: impl AsFd, name: impl rustix::path::Arg) -> io::Result<Option<FileStat>> {
     match stat_at(dir, name) {
