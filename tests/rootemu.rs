@@ -23,9 +23,10 @@ mod faults;
 
 type Check = fn(&Fixture);
 
-const CHECKS: [(&str, Check); 14] = [
+const CHECKS: [(&str, Check); 15] = [
     ("scripts", scripts),
     ("calls", calls),
+    ("lists", lists),
     ("next_step", next_step),
     ("links_from_layers", links_from_layers),
     ("user", user),
@@ -41,7 +42,7 @@ const CHECKS: [(&str, Check); 14] = [
 ];
 
 /// Those that run on file systems without user extended attributes, too.
-const ANYWHERE: [&str; 4] = ["scripts", "plain_steps", "user", "many_processes"];
+const ANYWHERE: [&str; 5] = ["scripts", "lists", "plain_steps", "user", "many_processes"];
 
 fn main() -> ExitCode {
     if let Some(code) = reenter(&faults::Fragile) {
@@ -263,9 +264,18 @@ fn scripts(fixture: &Fixture) {
 
 /// Some 340 calls, each with what the kernel answers to real root.
 fn calls(fixture: &Fixture) {
-    let Some(()) = compile(fixture, "calls", include_str!("rootemu/calls.c"), &["-pthread"]) else { return };
-    let done = step(fixture.overlay("upper", &[]), consistent(), "chmod 711 /root; mkdir /root/t; cd /root/t; exec calls");
-    let expected = include_str!("rootemu/calls.expected");
+    compare_calls(fixture, "calls", include_str!("rootemu/calls.c"), include_str!("rootemu/calls.expected"));
+}
+
+/// The same for access control lists.
+fn lists(fixture: &Fixture) {
+    compare_calls(fixture, "lists", include_str!("rootemu/lists.c"), include_str!("rootemu/lists.expected"));
+}
+
+fn compare_calls(fixture: &Fixture, name: &str, text: &str, expected: &str) {
+    let Some(()) = compile(fixture, name, text, &["-pthread"]) else { return };
+    let script = format!("chmod 711 /root; mkdir /root/t; cd /root/t; exec {name}");
+    let done = step(fixture.overlay(&format!("upper-{name}"), &[]), consistent(), &script);
     for (number, (line, expected)) in done.out.lines().zip(expected.lines()).enumerate() {
         assert_eq!(line, expected, "line {}", number + 1);
     }

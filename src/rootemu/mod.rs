@@ -21,6 +21,7 @@ mod identity;
 mod inodes;
 mod kept;
 mod links;
+mod lists;
 mod overrides;
 mod owner;
 mod paths;

@@ -16,6 +16,7 @@ mod fulldisk;
 mod hostile;
 mod image_options;
 mod kill;
+mod matrix;
 mod mounts;
 mod outputs;
 mod ownership;
