@@ -7,7 +7,7 @@
 //! An access control list is native; since setting one is another way to set the mode (`cp -a` does it so), the override follows. Lists that
 //! name users or groups other than root are refused by the kernel (EINVAL), which has no such IDs here.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 
 use nix::errno::Errno;
 use rustix::fs::XattrFlags;
@@ -35,9 +35,29 @@ enum Name {
     /// The kernel's business.
     Native,
     /// Kept under another name.
-    Kept(CString),
+    Kept(KeptName),
     /// Not there.
     Hidden,
+}
+
+/// The name under which an attribute is kept; on the stack, since `ls -l` asks every file for two.
+struct KeptName([u8; KeptName::ROOM]);
+
+impl KeptName {
+    const ROOM: usize = KEPT_XATTR_PREFIX.len() + NAME_MAX + 1;
+
+    /// A prefix, `KEPT_XATTR_PREFIX` or none, and a name of at most `NAME_MAX` bytes.
+    fn new(prefix: &[u8], name: &[u8]) -> Self {
+        let mut bytes = [0; Self::ROOM];
+        bytes[..prefix.len()].copy_from_slice(prefix);
+        bytes[prefix.len()..prefix.len() + name.len()].copy_from_slice(name);
+        Self(bytes)
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        // The last byte is never written.
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
+    }
 }
 
 /// What becomes of calls on `user.*`.
@@ -63,8 +83,7 @@ fn classify(name: &[u8], user: User) -> Name {
     } else {
         return Name::Native;
     };
-    // A name read up to its NUL has no other.
-    CString::new([prefix, name].concat()).map_or(Name::Native, Name::Kept)
+    Name::Kept(KeptName::new(prefix, name))
 }
 
 fn is_privileged(name: &[u8]) -> bool {
@@ -130,7 +149,7 @@ fn set_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outc
     }
     request.check_alive()?;
     let flags = XattrFlags::from_bits_retain(value.flags);
-    match set(&file, &*kept, &scratch.bytes, flags) {
+    match set(&file, kept.as_c_str(), &scratch.bytes, flags) {
         Ok(()) => DONE,
         Err(Errno::ENOENT) => PASS,
         Err(Errno::EOPNOTSUPP | Errno::EPERM) => {
@@ -192,8 +211,8 @@ fn get_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outc
     }
     scratch.bytes.resize(SIZE_MAX, 0);
     let length = match file.follow {
-        Follow::Yes => rustix::fs::getxattr(file.path, &*kept, &mut scratch.bytes[..]),
-        Follow::No => rustix::fs::lgetxattr(file.path, &*kept, &mut scratch.bytes[..]),
+        Follow::Yes => rustix::fs::getxattr(file.path, kept.as_c_str(), &mut scratch.bytes[..]),
+        Follow::No => rustix::fs::lgetxattr(file.path, kept.as_c_str(), &mut scratch.bytes[..]),
     };
     let length = match length {
         Ok(length) => length,
@@ -273,7 +292,7 @@ pub fn remove_call(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     may_change(&caller.credentials, scratch.other.as_bytes())?;
     let Ok(file) = locate(request, &caller, &mut scratch.path) else { return PASS };
     request.check_alive()?;
-    match remove(&file, &*kept) {
+    match remove(&file, kept.as_c_str()) {
         Ok(()) => DONE,
         Err(Errno::ENOENT) => PASS,
         Err(Errno::ENODATA | Errno::EOPNOTSUPP | Errno::EPERM) => {
