@@ -43,15 +43,16 @@ pub fn run(engine: &Engine<'_>, state: &State, command: &Command, mounts: &Mount
     let mut running = sandbox::spawn_holding(&spec, io, std::mem::take(&mut provided.held))?;
     let watched = engine.stop.watch(&running)?;
     let (out, err) = (running.stdout.take(), running.stderr.take());
-    // The readers end when the last process that holds the pipe does, which is when the sandbox ends.
-    std::thread::scope(|scope| {
+    // The readers end when the last process that holds the pipe does, which is when the sandbox ends; and that is when it has told all, however
+    // much that is: whoever waits for the readers first may wait for ever.
+    let status = std::thread::scope(|scope| {
         scope.spawn(|| forward(engine, id, Stream::Out, out));
         scope.spawn(|| forward(engine, id, Stream::Err, err));
         for (connections, agent) in std::mem::take(&mut provided.agents) {
             scope.spawn(move || mounts::serve(connections, &agent));
         }
-    });
-    let status = running.wait()?;
+        running.wait()
+    })?;
     let report = status.emulation.as_ref().map(Report::from_value).transpose()?;
     provided.keep(engine, report.as_ref())?;
     // Whoever waits for a locked cache need not wait for the layer.

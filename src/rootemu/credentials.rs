@@ -263,6 +263,15 @@ impl Credentials {
         new
     }
 
+    /// PR_CAPBSET_DROP: no exec gives this capability any more.
+    pub fn drop_bounding(&mut self, number: u32) -> Result<(), Errno> {
+        if !self.can(capability::SETPCAP) {
+            return Err(Errno::EPERM);
+        }
+        self.capabilities.bounding &= !(1 << number);
+        Ok(())
+    }
+
     /// capset: effective, permitted, inheritable.
     pub fn set_capabilities(&mut self, effective: u64, permitted: u64, inheritable: u64) -> Result<(), Errno> {
         let old = self.capabilities;
@@ -345,6 +354,16 @@ mod tests {
         assert_eq!(user.after_exec(None, None), user);
         assert_eq!(root().after_exec(None, None), root());
         assert_eq!(user.after_exec(None, Some(42)).gid, Ids { real: 33, effective: 42, saved: 42, filesystem: 42 });
+    }
+
+    #[test]
+    fn what_is_dropped_no_exec_gives_back() {
+        let mut c = root();
+        assert_eq!(c.drop_bounding(capability::CHOWN), Ok(()));
+        assert!(c.can(capability::CHOWN));
+        assert!(!c.after_exec(None, None).can(capability::CHOWN));
+        assert!(c.after_exec(None, None).can(capability::SETUID));
+        assert_eq!(Credentials::new(33, 33, vec![33], DOCKER).drop_bounding(0), Err(Errno::EPERM));
     }
 
     #[test]

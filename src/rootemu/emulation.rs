@@ -42,7 +42,7 @@ impl Emulation {
 impl Emulator for Emulation {
     fn install(&self, spec: &Value) -> Result<Option<OwnedFd>> {
         let spec = EmulationSpec::from_value(spec)?;
-        install(spec.mode, Watched { moves: !spec.layers().is_empty() && is_overlay(), removals: removal::matters() })
+        install(spec.mode, Watched { moves: !spec.layers().is_empty() && is_overlay(), removals: removal::matters(), exits: true })
     }
 
     fn confirm(&self, spec: &Value) -> Result<()> {

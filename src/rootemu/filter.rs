@@ -14,6 +14,8 @@ pub struct Watched {
     pub moves: bool,
     /// Whether the number of what is removed may be used again without a sign ([`super::removal`]).
     pub removals: bool,
+    /// Whether a supervisor outlives every thread under the filter. Without one `exit` is an error, which glibc repeats for ever.
+    pub exits: bool,
 }
 
 /// The program for a mode; it holds a section for every ABI with a table that this machine's kernel may serve.
@@ -44,7 +46,8 @@ fn consistent(row: &Row, watched: Watched) -> Vec<Rule> {
         Call::Absent => vec![Rule { action: Action::Errno(libc::ENOSYS as u16), ..notify(Test::Always) }],
         Call::Move if !watched.moves => vec![],
         Call::Remove | Call::RemoveDirectory if !watched.removals => vec![],
-        Call::Rename | Call::RenameWithFlags if watched == Watched::default() => vec![],
+        Call::Rename | Call::RenameWithFlags if !watched.moves && !watched.removals => vec![],
+        Call::Exit if !watched.exits => vec![],
         // Only what may make a new file: O_CREAT, or __O_TMPFILE without O_DIRECTORY's bit, which differs between ABIs.
         Call::Open => vec![notify(Test::AnyBit(row.first, libc::O_CREAT as u32 | TMPFILE))],
         Call::Prctl => PRCTL.iter().map(|&command| notify(Test::Masked(0, u32::MAX, command as u32))).collect(),
@@ -57,7 +60,8 @@ fn consistent(row: &Row, watched: Watched) -> Vec<Rule> {
 pub const TMPFILE: u32 = 0o20_000_000;
 
 /// The subcommands of prctl that the emulation answers; others act on the real capabilities, which are the same as the emulated ones or more.
-pub const PRCTL: [i32; 3] = [libc::PR_SET_KEEPCAPS, libc::PR_GET_KEEPCAPS, libc::PR_CAP_AMBIENT];
+pub const PRCTL: [i32; 5] =
+    [libc::PR_SET_KEEPCAPS, libc::PR_GET_KEEPCAPS, libc::PR_CAP_AMBIENT, libc::PR_CAPBSET_READ, libc::PR_CAPBSET_DROP];
 
 /// Success without effect for what one mapped user can't do. Devices are the only nodes that can't be made.
 fn success_only(row: &Row) -> Vec<Rule> {
@@ -91,7 +95,7 @@ mod tests {
 
     #[test]
     fn every_row_of_consistent_mode_has_a_rule() {
-        let all = Watched { moves: true, removals: true };
+        let all = Watched { moves: true, removals: true, exits: true };
         for abi in [Abi::X86_64, Abi::I386, Abi::Aarch64] {
             for row in tables::table(abi) {
                 assert!(!consistent(row, all).is_empty(), "{abi:?} {row:?}");

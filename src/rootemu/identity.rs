@@ -184,16 +184,24 @@ pub fn prctl(request: &Request<'_>) -> Outcome {
             DONE
         }
         libc::PR_CAP_AMBIENT => ambient(request, &caller),
+        libc::PR_CAPBSET_READ | libc::PR_CAPBSET_DROP if request.operand(1) > HIGHEST_CAPABILITY => Err(Errno::EINVAL),
+        libc::PR_CAPBSET_READ => Ok(Answer::Value((caller.credentials.capabilities.bounding >> request.operand(1) & 1) as i64)),
+        libc::PR_CAPBSET_DROP => {
+            processes.change(&caller, |credentials| credentials.drop_bounding(request.operand_int(1)))?;
+            DONE
+        }
         _ => PASS,
     }
 }
 
+/// CAP_LAST_CAP (linux/capability.h).
+const HIGHEST_CAPABILITY: u64 = 40;
+
 fn ambient(request: &Request<'_>, caller: &Caller) -> Outcome {
-    const HIGHEST: u64 = 40;
     let command = request.operand_int(1) as i32;
     let number = request.operand(2);
     let bit = if command == libc::PR_CAP_AMBIENT_CLEAR_ALL { 0 } else { 1_u64 << number.min(63) };
-    if number > HIGHEST || request.operand(3) != 0 {
+    if number > HIGHEST_CAPABILITY || request.operand(3) != 0 {
         return Err(Errno::EINVAL);
     }
     let processes = &request.shared.processes;

@@ -78,6 +78,8 @@ const FORWARDED: [Signal; 8] =
 impl Running {
     /// Waits until everything inside has ended and all mounts are gone. Closes this side of the command's standard input first.
     ///
+    /// Must not be put off until piped output has ended: that is when the sandbox has ended, which waits until its report is read.
+    ///
     /// # Errors
     /// What could not be set up: the command was not executed then. A command that was executed gives a [`Status`], unless its
     /// root emulation broke down.

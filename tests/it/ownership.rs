@@ -269,3 +269,12 @@ fn what_lies_where_no_attributes_are_is_said() {
     let info = rig.ok(["info"]);
     assert!(info.contains("kept in each layer's `record` file"), "{info}");
 }
+
+#[test]
+fn long_reports_arrive() {
+    assert_ordinary_user();
+    let rig = Rig::with_base();
+    rig.build("links", "FROM base\nRUN mkdir /links && ln -s $(seq 1 12000) /links && chown -hR 5:6 /links && mv /links /moved\n");
+    let seen = rig.ok(["run", "--root-emulation", "links", "--", "stat", "-c", "%u:%g", "/moved/1", "/moved/12000", "/moved"]);
+    assert_eq!(seen, "5:6\n".repeat(3));
+}
