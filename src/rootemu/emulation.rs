@@ -65,7 +65,14 @@ fn install(mode: Mode, watched: Watched) -> Result<Option<OwnedFd>> {
             .hint("`--root-emulation=none` runs the step without"));
     }
     let program = filter::program(mode, watched);
-    let failed = |e| Error::os("can't install the filter of root emulation", e);
+    let failed = |e: std::io::Error| {
+        let nested = e.raw_os_error() == Some(libc::EBUSY);
+        let error = Error::os("can't install the filter of root emulation", e);
+        match nested {
+            true => error.cause("a container around this process has such a filter already, and the kernel allows one"),
+            false => error,
+        }
+    };
     match mode {
         Mode::Consistent => seccomp::install_with_listener(&program).map(Some).map_err(failed),
         _ => seccomp::install(&program).map(|()| None).map_err(failed),

@@ -30,7 +30,8 @@ const HIDDEN: [&[u8]; 2] = [b"user.containers.", b"user.rootling."];
 const NAME_MAX: usize = 255;
 const SIZE_MAX: usize = 65536;
 
-/// What a name means.
+/// What a name means. A box would be the allocation that [`KeptName`] avoids.
+#[allow(clippy::large_enum_variant)]
 enum Name {
     /// The kernel's business.
     Native,
