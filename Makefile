@@ -10,7 +10,7 @@ STATIC  := $(TARGET)/$(TRIPLE)/release/rootling
 # Fuzz targets run for so many seconds each.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo build test setup check lint dist bench compare compare-docker platforms matrix-programs round-trip fuzz clean
+.PHONY: help demo build test setup check lint dist bench compare compare-docker platforms matrix matrix-programs round-trip fuzz clean
 
 help:
 	@echo "make demo      build the program, then build and run an example image (no registry, no root)"
@@ -20,6 +20,7 @@ help:
 	@echo "make dist      a fully static release binary in dist/"
 	@echo "make compare   build the corpus and compare with buildah's results, Docker's and the reference"
 	@echo "make platforms build for two architectures with packages installed, push, read by skopeo and podman (as root, minutes)"
+	@echo "make matrix    300 Debian packages under real root, in three root emulations and with ch-image (as root, two hours, network)"
 	@echo "make matrix-programs  play scenes of programs and of rpm as real root, in RUN, and with ch-image (as root, half an hour, network)"
 	@echo "make round-trip  what only root can do, done in RUN, pushed, pulled by podman and compared with real root (as root)"
 	@echo "make compare-docker  record what Docker's engine makes of the corpus (as root; when a case changes)"
@@ -59,6 +60,12 @@ compare: setup build
 
 platforms: setup build
 	tests/long/two-platforms $(PROGRAM)
+
+# Stopped and started again it goes on; `rm -r target/matrix` begins anew. doc/matrix.md has the table.
+matrix: setup
+	$(CARGO) build --locked --release
+	command -v ch-image >/dev/null && /usr/bin/python3 -c 'import lark' || apt-get install -y -qq --no-install-recommends charliecloud python3-lark
+	tests/matrix/debian $(TARGET)/release/rootling
 
 # doc/matrix.md has the table. SCENES names some only, such as SCENES="rpm-install dnf-install".
 matrix-programs: setup

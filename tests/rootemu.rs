@@ -25,9 +25,11 @@ mod memory;
 
 type Check = fn(&Fixture);
 
-const CHECKS: [(&str, Check); 15] = [
+const CHECKS: [(&str, Check); 17] = [
     ("scripts", scripts),
     ("calls", calls),
+    ("asks", asks),
+    ("lists", lists),
     ("next_step", next_step),
     ("links_from_layers", links_from_layers),
     ("user", user),
@@ -44,7 +46,7 @@ const CHECKS: [(&str, Check); 15] = [
 ];
 
 /// Those that run on file systems without user extended attributes, too.
-const ANYWHERE: [&str; 4] = ["scripts", "plain_steps", "user", "many_processes"];
+const ANYWHERE: [&str; 5] = ["scripts", "lists", "plain_steps", "user", "many_processes"];
 
 fn main() -> ExitCode {
     if let Some(code) = reenter(&faults::Fragile) {
@@ -266,13 +268,34 @@ fn scripts(fixture: &Fixture) {
 
 /// Some 340 calls, each with what the kernel answers to real root.
 fn calls(fixture: &Fixture) {
-    let Some(()) = compile(fixture, "calls", include_str!("rootemu/calls.c"), &["-pthread"]) else { return };
-    let done = step(fixture.overlay("upper", &[]), consistent(), "chmod 711 /root; mkdir /root/t; cd /root/t; exec calls");
-    let expected = include_str!("rootemu/calls.expected");
+    compare_calls(fixture, "calls", include_str!("rootemu/calls.c"), include_str!("rootemu/calls.expected"));
+}
+
+/// The same for access control lists.
+fn lists(fixture: &Fixture) {
+    compare_calls(fixture, "lists", include_str!("rootemu/lists.c"), include_str!("rootemu/lists.expected"));
+}
+
+fn compare_calls(fixture: &Fixture, name: &str, text: &str, expected: &str) {
+    let Some(()) = compile(fixture, name, text, &["-pthread"]) else { return };
+    let script = format!("chmod 711 /root; mkdir /root/t; cd /root/t; exec {name}");
+    let done = step(fixture.overlay(&format!("upper-{name}"), &[]), consistent(), &script);
     for (number, (line, expected)) in done.out.lines().zip(expected.lines()).enumerate() {
         assert_eq!(line, expected, "line {}", number + 1);
     }
     assert_eq!(done.out.lines().count(), expected.lines().count());
+}
+
+/// Programs that ask about many files are changed to ask less, and see no difference.
+fn asks(fixture: &Fixture) {
+    let Some(()) = compile(fixture, "asks", include_str!("rootemu/asks.c"), &["-pthread"]) else { return };
+    let done = step(fixture.overlay("upper", &[]), consistent(), "asks");
+    assert_eq!(done.out, "ok\n");
+    let done = step(fixture.overlay("upper", &[]), consistent(), "touch plain; asks plainly");
+    let asked: u64 = done.report.notifications.iter().filter(|(call, _)| call.starts_with("Stat")).map(|(_, count)| count).sum();
+    // Where the kernel or the processor is another, all are answered.
+    let grafted = cfg!(target_arch = "x86_64") && rootling::sys::graft::is_possible();
+    assert_eq!((32..200).contains(&asked), grafted, "asked {asked} times");
 }
 
 /// What a step did is seen by the next one and stands in the layer.

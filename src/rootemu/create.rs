@@ -1,7 +1,8 @@
 //! Making files, directories, nodes and symlinks.
 //!
 //! A process whose file system IDs are 0 makes them natively, except devices, and except in a directory that hands down another group. For
-//! others the supervisor makes the object, gives it its owner, and, for open, hands over the descriptor: nobody ever sees it without owner.
+//! others, and in a directory with a default access control list, the supervisor makes the object, gives it its owner, and, for open, hands over the
+//! descriptor: nobody ever sees it without owner.
 //! A socket's name is made by bind: the supervisor calls it for the caller, whose servers check and change the owner of what they made.
 //! openat2 with RESOLVE_* flags is left to the kernel, its new files are root's.
 
@@ -15,12 +16,13 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use super::attributes::{self, Attributes};
 use super::credentials::{Credentials, capability};
 use super::filter::TMPFILE;
+use super::lists;
 use super::paths::{Follow, Located, Place, locate, locate_new};
 use super::processes::View;
 use super::procfs::{self, errno};
 use super::request::{DONE, Outcome, PASS, Request, Scratch, Shared};
+use crate::rootfs::access_list::AccessList;
 use crate::rootfs::meta::{Kind, OVERRIDE_XATTR, Override};
-use crate::sys::notify::Answer;
 
 /// Answers an open that may make a file.
 pub fn open(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
@@ -53,8 +55,8 @@ fn create(request: &Request<'_>, scratch: &mut Scratch, flags: u32, mode: u32) -
         return create_unnamed(request, scratch, flags, mode);
     }
     let Ok(place) = locate_new(request, &caller, &mut scratch.path, &mut scratch.other) else { return PASS };
-    let Some((uid, gid)) = owner_of_new(request.shared, &caller.credentials, place.parent) else { return PASS };
-    let mode = mode & 0o7777 & !procfs::umask_of(request.note.thread)?;
+    let Some(heritage) = Heritage::of(request.shared, &caller.credentials, place.parent) else { return PASS };
+    let mode = heritage.mode(request, mode & 0o7777)?;
     request.check_alive()?;
     let flags = OFlags::from_bits_retain(flags);
     let native = Mode::from_raw_mode(mode | 0o600);
@@ -71,7 +73,7 @@ fn create(request: &Request<'_>, scratch: &mut Scratch, flags: u32, mode: u32) -
         }
         Err(_) => return PASS,
     };
-    let outcome = hand_over(request, file, flags, Override { uid, gid, mode, device: None });
+    let outcome = hand_over(request, file, flags, &heritage, mode);
     if fresh && outcome == Err(Errno::EMFILE) {
         // The kernel looks for a free number first, and then makes nothing.
         let _ = rustix::fs::unlink(place.path);
@@ -82,18 +84,22 @@ fn create(request: &Request<'_>, scratch: &mut Scratch, flags: u32, mode: u32) -
 fn create_unnamed(request: &Request<'_>, scratch: &mut Scratch, flags: u32, mode: u32) -> Outcome {
     let caller = request.caller()?;
     let Ok(directory) = locate(request, &caller, &mut scratch.path) else { return PASS };
-    let Some((uid, gid)) = owner_of_new(request.shared, &caller.credentials, directory.path) else { return PASS };
-    let mode = mode & 0o7777 & !procfs::umask_of(request.note.thread)?;
+    let Some(heritage) = Heritage::of(request.shared, &caller.credentials, directory.path) else { return PASS };
+    let mode = heritage.mode(request, mode & 0o7777)?;
     let flags = OFlags::from_bits_retain(flags);
     match rustix::fs::open(directory.path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode | 0o600)) {
-        Ok(file) => hand_over(request, file, flags, Override { uid, gid, mode, device: None }),
+        Ok(file) => hand_over(request, file, flags, &heritage, mode),
         Err(_) => PASS,
     }
 }
 
 /// Gives a new file its owner, and to the caller.
-fn hand_over(request: &Request<'_>, file: OwnedFd, flags: OFlags, owner: Override) -> Outcome {
-    record(request.shared, &file, owner)?;
+fn hand_over(request: &Request<'_>, file: OwnedFd, flags: OFlags, heritage: &Heritage, mode: u32) -> Outcome {
+    record(request.shared, &file, Override { uid: heritage.uid, gid: heritage.gid, mode, device: None })?;
+    if let Some(list) = &heritage.list {
+        let name = procfs::Name::new(format_args!("self/fd/{}", file.as_raw_fd()));
+        lists::hand_down(request.shared, &Located::new(name.as_c_str(), Follow::Yes), list)?;
+    }
     let descriptor_flags = if flags.contains(OFlags::CLOEXEC) { libc::O_CLOEXEC as u32 } else { 0 };
     match request.shared.listener.answer_with_file(request.note.id, file.as_fd(), descriptor_flags) {
         // The kernel has answered: what we answer now finds nobody and is ignored.
@@ -118,23 +124,44 @@ fn leads_nowhere(path: &CStr) -> bool {
     rustix::fs::stat(path).err() == Some(rustix::io::Errno::NOENT)
 }
 
-/// Whose a new object in this directory is; `None` if root's, so that the kernel can make it.
-fn owner_of_new(shared: &Shared, credentials: &Credentials, parent: &CStr) -> Option<(u32, u32)> {
-    let uid = credentials.uid.filesystem;
-    let mut gid = credentials.gid.filesystem;
-    match recorded(shared, parent) {
-        Some(directory) if directory.mode & libc::S_ISGID != 0 => gid = directory.gid,
-        Some(_) => {}
-        // Nothing recorded: the directory is root's, and may hand down root's group.
-        None if gid != 0 => {
-            let native = rustix::fs::stat(parent).ok()?;
-            if native.st_mode & libc::S_ISGID != 0 {
-                gid = 0;
-            }
-        }
-        None => {}
+/// What something new gets of its maker and its directory.
+struct Heritage {
+    uid: u32,
+    gid: u32,
+    /// The directory's default list.
+    list: Option<AccessList>,
+}
+
+impl Heritage {
+    /// What root's has, where nothing is handed down.
+    const NONE: Self = Self { uid: 0, gid: 0, list: None };
+
+    /// `None` if the kernel can make it: root's, in a directory that hands down nothing that the kernel doesn't know.
+    fn of(shared: &Shared, credentials: &Credentials, parent: &CStr) -> Option<Self> {
+        let (uid, gid) = owner_of_new(shared, credentials, parent);
+        let list = lists::default_of(shared, parent);
+        ((uid, gid) != (0, 0) || list.is_some()).then_some(Self { uid, gid, list })
     }
-    ((uid, gid) != (0, 0)).then_some((uid, gid))
+
+    /// The mode of something made with one: the default list takes the place of the mask (posix_acl_create in linux/fs/posix_acl.c).
+    fn mode(&self, request: &Request<'_>, mode: u32) -> Result<u32, Errno> {
+        match &self.list {
+            Some(list) => Ok(mode & !0o777 | list.mode() & mode),
+            None => Ok(mode & !procfs::umask_of(request.note.thread)?),
+        }
+    }
+}
+
+/// Whose a new object in this directory is.
+fn owner_of_new(shared: &Shared, credentials: &Credentials, parent: &CStr) -> (u32, u32) {
+    let uid = credentials.uid.filesystem;
+    let gid = credentials.gid.filesystem;
+    match recorded(shared, parent) {
+        Some(directory) if directory.mode & libc::S_ISGID != 0 => (uid, directory.gid),
+        // Nothing recorded: the directory is root's, and may hand down root's group.
+        None if gid != 0 && rustix::fs::stat(parent).is_ok_and(|native| native.st_mode & libc::S_ISGID != 0) => (uid, 0),
+        _ => (uid, gid),
+    }
 }
 
 /// The override of a directory.
@@ -149,18 +176,17 @@ fn recorded(shared: &Shared, directory: &CStr) -> Option<Override> {
 pub fn mkdir(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     let Ok(caller) = request.caller() else { return PASS };
     let Ok(place) = locate_new(request, &caller, &mut scratch.path, &mut scratch.other) else { return PASS };
-    let owner = owner_of_new(request.shared, &caller.credentials, place.parent);
     let harmless = request.operand_int(0) & 0o700 == 0o700;
-    let (uid, gid) = match owner {
+    let heritage = match Heritage::of(request.shared, &caller.credentials, place.parent) {
         None if harmless => return PASS,
-        owner => owner.unwrap_or((0, 0)),
+        heritage => heritage.unwrap_or(Heritage::NONE),
     };
-    let mode = request.operand_int(0) & 0o1777 & !procfs::umask_of(request.note.thread)?;
+    let mode = heritage.mode(request, request.operand_int(0) & 0o1777)?;
     request.check_alive()?;
     if rustix::fs::mkdirat(CWD, place.path, Mode::from_raw_mode(mode | 0o700)).is_err() {
         return PASS;
     }
-    own(request, &place, uid, gid, |native| mode | native & libc::S_ISGID)
+    own(request, &place, &heritage, |native| mode | native & libc::S_ISGID)
 }
 
 /// Answers mknod and mknodat.
@@ -176,26 +202,28 @@ pub fn mknod(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
         libc::S_IFIFO | libc::S_IFSOCK | libc::S_IFREG | 0 => None,
         _ => return PASS,
     };
-    let owner = owner_of_new(request.shared, &caller.credentials, place.parent);
-    if device.is_none() && owner.is_none() {
+    let heritage = Heritage::of(request.shared, &caller.credentials, place.parent);
+    if device.is_none() && heritage.is_none() {
         return PASS;
     }
     if device.is_some() && !caller.credentials.can(capability::MKNOD) {
         return Err(Errno::EPERM);
     }
-    let (uid, gid) = owner.unwrap_or((0, 0));
-    let permissions = mode & 0o7777 & !procfs::umask_of(request.note.thread)?;
+    let heritage = heritage.unwrap_or(Heritage::NONE);
+    let permissions = heritage.mode(request, mode & 0o7777)?;
     request.check_alive()?;
     let native = Mode::from_raw_mode(permissions | 0o600);
     let Some(device) = device else {
         let made = rustix::fs::mknodat(CWD, place.path, FileType::from_raw_mode(mode), native, 0);
-        return if made.is_err() { PASS } else { own(request, &place, uid, gid, |_| permissions) };
+        return if made.is_err() { PASS } else { own(request, &place, &heritage, |_| permissions) };
     };
     // The placeholder: programs open, and change the mode of, the node they have just made.
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = rustix::fs::open(place.path, flags, native).map_err(errno)?;
-    let recorded = Override { uid, gid, mode: permissions, device: Some(device) };
-    record(request.shared, &file, recorded)?;
+    record(request.shared, &file, Override { uid: heritage.uid, gid: heritage.gid, mode: permissions, device: Some(device) })?;
+    if let Some(list) = &heritage.list {
+        lists::hand_down(request.shared, &Located::new(place.path, Follow::No), list)?;
+    }
     DONE
 }
 
@@ -203,7 +231,11 @@ pub fn mknod(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
 pub fn symlink(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     let Ok(caller) = request.caller() else { return PASS };
     let Ok(place) = locate_new(request, &caller, &mut scratch.path, &mut scratch.other) else { return PASS };
-    let Some((uid, gid)) = owner_of_new(request.shared, &caller.credentials, place.parent) else { return PASS };
+    // A symlink has no list.
+    let (uid, gid) = owner_of_new(request.shared, &caller.credentials, place.parent);
+    if (uid, gid) == (0, 0) {
+        return PASS;
+    }
     let mut text = super::paths::PathBuffer::default();
     if text.load(request, request.argument(0)).is_err() {
         return PASS;
@@ -212,7 +244,7 @@ pub fn symlink(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     if rustix::fs::symlinkat(text.as_c_str(), CWD, place.path).is_err() {
         return PASS;
     }
-    own(request, &place, uid, gid, |native| native)
+    own(request, &place, &Heritage { uid, gid, list: None }, |native| native)
 }
 
 /// Answers bind to a path.
@@ -248,15 +280,11 @@ pub fn bind(request: &Request<'_>) -> Outcome {
         Some(at) => std::ffi::CString::new(&path[..at]).map_err(|_| Errno::EINVAL)?,
         None => std::ffi::CString::from(c"."),
     };
-    match owner_of_new(request.shared, &caller.credentials, &parent) {
-        Some((uid, gid)) => {
-            let file = Located::new(&name, Follow::No);
-            let native = Attributes::load(request.shared, &file)?;
-            native.store(request.shared, &file, uid, gid, native.native_mode())?;
-            DONE
-        }
-        None => DONE,
-    }
+    let (uid, gid) = owner_of_new(request.shared, &caller.credentials, &parent);
+    let file = Located::new(&name, Follow::No);
+    let native = Attributes::load(request.shared, &file)?;
+    native.store(request.shared, &file, uid, gid, native.native_mode())?;
+    DONE
 }
 
 /// The thread's working directory while it is another's; `/proc` again afterwards.
@@ -278,9 +306,12 @@ impl Drop for Borrowed {
 }
 
 /// Gives what has just been made its owner, and the mode that follows from the native one.
-fn own(request: &Request<'_>, place: &Place<'_>, uid: u32, gid: u32, mode: impl FnOnce(u32) -> u32) -> Outcome {
+fn own(request: &Request<'_>, place: &Place<'_>, heritage: &Heritage, mode: impl FnOnce(u32) -> u32) -> Outcome {
     let file = Located::new(place.path, Follow::No);
     let native = Attributes::load(request.shared, &file)?;
-    native.store(request.shared, &file, uid, gid, mode(native.native_mode()))?;
-    Ok(Answer::Value(0))
+    native.store(request.shared, &file, heritage.uid, heritage.gid, mode(native.native_mode()))?;
+    if let Some(list) = &heritage.list {
+        lists::hand_down(request.shared, &file, list)?;
+    }
+    DONE
 }

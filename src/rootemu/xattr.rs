@@ -2,10 +2,7 @@
 //!
 //! Our own attributes are not shown to the step. `security.capability` is kept in its second form, whichever the step writes: the third names
 //! a user namespace that does not exist where the image runs. What the file holding it refuses, the table takes ([`super::kept`]): these
-//! on symlinks, and on a file system without extended attributes `user.*`, too.
-//!
-//! An access control list is native; since setting one is another way to set the mode (`cp -a` does it so), the override follows. Lists that
-//! name users or groups other than root are refused by the kernel (EINVAL), which has no such IDs here.
+//! on symlinks, and on a file system without extended attributes `user.*`, too. Access control lists are kept likewise, but mean more ([`super::lists`]).
 
 use std::ffi::CStr;
 
@@ -16,6 +13,7 @@ use rustix::path::Arg;
 use super::attributes::Attributes;
 use super::credentials::{Credentials, capability};
 use super::kept;
+use super::lists::{self, Which};
 use super::paths::{Follow, Located, PathBuffer, locate};
 use super::procfs::errno;
 use super::request::{DONE, Outcome, PASS, Request, Scratch, Shared};
@@ -23,7 +21,6 @@ use crate::rootfs::meta::{KEPT_XATTR_PREFIX, capability_v2};
 use crate::sys::notify::Answer;
 
 const CAPABILITY: &[u8] = b"security.capability";
-const ACCESS_LIST: &str = "system.posix_acl_access";
 /// Names of ours that a step neither sees nor sets; overlayfs hides its own.
 const HIDDEN: [&[u8]; 2] = [b"user.containers.", b"user.rootling."];
 /// XATTR_NAME_MAX, XATTR_SIZE_MAX, XATTR_LIST_MAX (linux/limits.h).
@@ -87,8 +84,59 @@ fn classify(name: &[u8], user: User) -> Name {
     Name::Kept(KeptName::new(prefix, name))
 }
 
+/// Whether a name is kept under another.
 fn is_privileged(name: &[u8]) -> bool {
-    name.starts_with(b"security.") || name.starts_with(b"trusted.")
+    name.starts_with(b"security.") || name.starts_with(b"trusted.") || Which::of(name).is_some()
+}
+
+/// Where a name of the image is kept in the file itself.
+fn kept_name(name: &[u8]) -> Result<KeptName, Errno> {
+    let prefix = if name.starts_with(b"user.") { &b""[..] } else { KEPT_XATTR_PREFIX.as_bytes() };
+    if name.len() > NAME_MAX { Err(Errno::EINVAL) } else { Ok(KeptName::new(prefix, name)) }
+}
+
+/// Keeps a value, in the file or in the table.
+///
+/// # Errors
+/// Those of setxattr.
+pub fn keep(shared: &Shared, file: &Located<'_>, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<(), Errno> {
+    match set(file, kept_name(name)?.as_c_str(), value, flags) {
+        Err(Errno::EOPNOTSUPP | Errno::EPERM) => kept::set(shared, file, name, value, flags),
+        done => done,
+    }
+}
+
+/// Removes a kept value, if there is one.
+pub fn take(shared: &Shared, file: &Located<'_>, name: &[u8]) -> Result<(), Errno> {
+    match remove(file, kept_name(name)?.as_c_str()) {
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP | Errno::EPERM) => {
+            // Fails where there is none.
+            let _ = kept::remove(shared, file, name);
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+/// A kept value.
+pub fn kept_value(shared: &Shared, file: &Located<'_>, name: &[u8]) -> Option<Vec<u8>> {
+    let name_in_file = kept_name(name).ok()?;
+    let get = |value: &mut [u8]| match file.follow {
+        Follow::Yes => rustix::fs::getxattr(file.path, name_in_file.as_c_str(), value),
+        Follow::No => rustix::fs::lgetxattr(file.path, name_in_file.as_c_str(), value),
+    };
+    // Enough for nearly all; a longer value is read with a second call.
+    let mut short = [0; 256];
+    match get(&mut short) {
+        Ok(length) => Some(short[..length].to_vec()),
+        Err(rustix::io::Errno::RANGE) => {
+            let mut long = vec![0; SIZE_MAX];
+            let length = get(&mut long).ok()?;
+            long.truncate(length);
+            Some(long)
+        }
+        Err(_) => kept::get(shared, file, name),
+    }
 }
 
 /// A call's name argument; `None` if the kernel should find the error.
@@ -132,7 +180,6 @@ pub fn set_call_at(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
 
 fn set_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outcome {
     let kept = match name_of(request, &mut scratch.other, 0) {
-        Some(Name::Native) if scratch.other.as_bytes() == ACCESS_LIST.as_bytes() => return set_access_list(request, scratch, &value),
         None | Some(Name::Native) => return PASS,
         Some(Name::Hidden) => return Err(Errno::EPERM),
         Some(Name::Kept(kept)) => kept,
@@ -145,10 +192,13 @@ fn set_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outc
     let Ok(file) = locate(request, &caller, &mut scratch.path) else { return PASS };
     scratch.bytes.resize(value.size, 0);
     request.read(value.address, &mut scratch.bytes)?;
+    request.check_alive()?;
+    if let Some(which) = Which::of(scratch.other.as_bytes()) {
+        return lists::set(request.shared, &caller.credentials, &file, which, &scratch.bytes);
+    }
     if scratch.other.as_bytes() == CAPABILITY {
         scratch.bytes = capability_v2(std::mem::take(&mut scratch.bytes));
     }
-    request.check_alive()?;
     let flags = XattrFlags::from_bits_retain(value.flags);
     match set(&file, kept.as_c_str(), &scratch.bytes, flags) {
         Ok(()) => DONE,
@@ -161,27 +211,11 @@ fn set_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outc
     }
 }
 
-/// Sets the list natively and takes the mode that follows from it over into the override.
-fn set_access_list(request: &Request<'_>, scratch: &mut Scratch, value: &Value) -> Outcome {
-    let Ok(caller) = request.caller() else { return PASS };
-    let Ok(file) = locate(request, &caller, &mut scratch.path) else { return PASS };
-    let Ok(old) = Attributes::load(request.shared, &file) else { return PASS };
-    let Some(recorded) = old.recorded.filter(|_| value.size <= SIZE_MAX) else { return PASS };
-    if caller.credentials.uid.filesystem != recorded.uid && !caller.credentials.can(capability::FOWNER) {
-        return Err(Errno::EPERM);
-    }
-    scratch.bytes.resize(value.size, 0);
-    request.read(value.address, &mut scratch.bytes)?;
-    request.check_alive()?;
-    set(&file, ACCESS_LIST, &scratch.bytes, XattrFlags::from_bits_retain(value.flags))?;
-    let new = Attributes::load(request.shared, &file)?;
-    new.store(request.shared, &file, recorded.uid, recorded.gid, new.native_mode())?;
-    DONE
-}
-
 fn may_change(credentials: &Credentials, name: &[u8]) -> Result<(), Errno> {
     let allowed = match name {
         CAPABILITY => credentials.can(capability::SETFCAP),
+        // The file's owner may.
+        name if Which::of(name).is_some() => true,
         name => credentials.uid.filesystem == 0 || !is_privileged(name),
     };
     if allowed { Ok(()) } else { Err(Errno::EPERM) }
@@ -207,6 +241,13 @@ fn get_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outc
     let caller = request.caller()?;
     let Ok(file) = locate(request, &caller, &mut scratch.path) else { return PASS };
     let Some(kept) = kept else { return Err(Errno::ENODATA) };
+    if let Some(which) = Which::of(scratch.other.as_bytes()) {
+        return match lists::current(request.shared, &file, which) {
+            // Also what a bad descriptor looks like from here.
+            Err(Errno::ENOENT) => PASS,
+            list => reply(request, &list?, value.address, value.size),
+        };
+    }
     if scratch.other.as_bytes().starts_with(b"trusted.") && caller.credentials.uid.filesystem != 0 {
         return Err(Errno::ENODATA);
     }
@@ -271,13 +312,14 @@ pub fn list_call(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
 /// The list as the step sees it. Attributes of the host's security modules are not the image's.
 fn shown(list: &[u8], root: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(list.len());
-    for name in list.split_inclusive(|&b| b == 0) {
-        match name.strip_prefix(KEPT_XATTR_PREFIX.as_bytes()) {
-            // A kept list of access rights can't take effect: it names IDs that are not mapped.
-            Some(kept) if is_privileged(kept) && (root || !kept.starts_with(b"trusted.")) => out.extend_from_slice(kept),
-            None if !is_privileged(name) && !HIDDEN.iter().any(|hidden| name.starts_with(hidden)) => out.extend_from_slice(name),
-            _ => {}
-        }
+    for name in list.split(|&b| b == 0).filter(|name| !name.is_empty()) {
+        let name = match name.strip_prefix(KEPT_XATTR_PREFIX.as_bytes()) {
+            Some(kept) if is_privileged(kept) && (root || !kept.starts_with(b"trusted.")) => kept,
+            None if !is_privileged(name) && !HIDDEN.iter().any(|hidden| name.starts_with(hidden)) => name,
+            _ => continue,
+        };
+        out.extend_from_slice(name);
+        out.push(0);
     }
     out
 }
@@ -293,6 +335,12 @@ pub fn remove_call(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     may_change(&caller.credentials, scratch.other.as_bytes())?;
     let Ok(file) = locate(request, &caller, &mut scratch.path) else { return PASS };
     request.check_alive()?;
+    if let Some(which) = Which::of(scratch.other.as_bytes()) {
+        return match lists::set(request.shared, &caller.credentials, &file, which, b"") {
+            Err(Errno::ENOENT) => PASS,
+            outcome => outcome,
+        };
+    }
     match remove(&file, kept.as_c_str()) {
         Ok(()) => DONE,
         Err(Errno::ENOENT) => PASS,
@@ -347,7 +395,7 @@ mod tests {
     #[test]
     fn lists_show_what_was_set() {
         let list = b"user.a\0user.rootling.xattr.security.capability\0user.containers.override_stat\0security.selinux\0\
-            user.rootling.xattr.trusted.x\0user.rootling.xattr.system.x\0system.posix_acl_access\0";
+            user.rootling.xattr.trusted.x\0user.rootling.xattr.system.x\0user.rootling.xattr.system.posix_acl_access\0";
         let expected = b"user.a\0security.capability\0trusted.x\0system.posix_acl_access\0";
         assert_eq!(shown(list, true).escape_ascii().to_string(), expected.escape_ascii().to_string());
         let expected = b"user.a\0security.capability\0system.posix_acl_access\0";

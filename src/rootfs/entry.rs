@@ -1,5 +1,6 @@
 //! An entry of a layer's tree as it lies on disk, read as what the image means.
 
+use super::access_list::{self, AccessList};
 use super::meta::{self, Kind, Meta, Mtime, OPAQUE_XATTR, OVERRIDE_XATTR, Override};
 use super::record::Record;
 use crate::error::{Error, Kind as ErrorKind, Place, Result, quote};
@@ -29,6 +30,12 @@ pub(super) fn read(target: Target<'_>, stat: &FileStat, record: &Record, path: &
     }
     if let Some(xattrs) = record.xattrs.get(path) {
         found.meta.xattrs.extend(xattrs.clone());
+    }
+    let mode = found.meta.mode;
+    if let Some(value) = found.meta.xattrs.get_mut(access_list::ACCESS_XATTR)
+        && let Ok(Some(list)) = AccessList::parse(value)
+    {
+        *value = list.with_mode(mode).to_bytes();
     }
     Ok(found)
 }

@@ -10,10 +10,12 @@
 //! - a true owner, mode or type that differs is in the xattr [`meta::OVERRIDE_XATTR`] ([`meta::Override`]);
 //!   an entry without one is owned by 0:0 and has its native mode;
 //! - device nodes are empty regular files with an override;
-//! - xattrs one can't set unprivileged (`security.*`, `trusted.*`) are kept as `user.rootling.xattr.<name>`.
+//! - xattrs one can't set unprivileged (`security.*`, `trusted.*`, access control lists) are kept as `user.rootling.xattr.<name>`; the mode is
+//!   never older than a list ([`access_list`]).
 //!
 //! Symlinks and FIFOs can't hold user xattrs: their overrides and xattrs are in the record. So are all on a file system without user xattrs.
 
+pub mod access_list;
 pub mod assemble;
 pub mod compress;
 pub mod extract;
