@@ -134,11 +134,13 @@ pub(super) fn answer_self_test(argument: u64) -> Answer {
 fn try_out(mode: Mode) -> Result<()> {
     let attempt = move || -> Result<()> {
         seccomp::set_no_new_privs().map_err(|e| Error::os("can't set no_new_privs", e))?;
-        // Made before the filter, so that it is not under it.
-        let (sender, receiver) = mpsc::sync_channel::<Listener>(1);
-        let helper = thread::spawn(move || receiver.recv().map_or(Ok(()), |listener| play_supervisor(&listener)));
+        // Made before the filter, so that it is not under it: even seccomp(2), which `Listener::new` calls, would wait for an answer.
+        let (sender, receiver) = mpsc::sync_channel::<OwnedFd>(1);
+        let helper = thread::spawn(move || match receiver.recv() {
+            Ok(listener) => play_supervisor(&Listener::new(listener).map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?),
+            Err(_) => Ok(()),
+        });
         if let Some(listener) = install(mode, Watched::default())? {
-            let listener = Listener::new(listener).map_err(|e| Error::os("can't use the listener of root emulation", e))?;
             // If the helper is gone its result says why.
             let _ = sender.send(listener);
         }

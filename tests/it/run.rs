@@ -159,11 +159,12 @@ fn a_plain_directory_and_other_programs_run_what_we_built() {
 #[test]
 fn interactive_shells_with_root_emulation() {
     use std::io::Write;
-    if needs("script").is_none() {
+    if needs("script").is_none() || needs("bash").is_none() {
         return;
     }
-    let rig = Rig::with_base();
-    let inside = rig.command(["run", "--write", "--root-emulation", "base", "--", "sh", "-i"]);
+    let rig = Rig::new();
+    rig.ok(["import", "host:bash,touch,chown,stat,sleep,id", "shell"]);
+    let inside = rig.command(["run", "--write", "--root-emulation", "shell", "--", "bash", "--norc", "-i"]);
     let line = std::iter::once(inside.get_program()).chain(inside.get_args()).map(|word| word.to_str().unwrap()).collect::<Vec<_>>();
     let mut script = Command::new("script");
     script.args(["--quiet", "--return", "--command", &line.join(" "), "/dev/null"]);

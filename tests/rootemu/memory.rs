@@ -3,7 +3,6 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rootling::rootemu::Report;
 use rootling::sandbox::{Stdio, Stream, spawn};
 
 use super::{Fixture, compile, consistent, spec};
@@ -71,7 +70,5 @@ fn count(fixture: &Fixture, name: &str, times: u64) -> u64 {
     let running = spawn(&spec, Stdio { stdin: Stream::Null, stdout: Stream::Inherit, stderr: Stream::Inherit }).unwrap();
     let status = running.wait().unwrap();
     assert!(status.exit.success(), "{name}: {:?}", status.exit);
-    let report = status.emulation.unwrap();
-    assert!(Report::from_value(&report).unwrap().total() >= times, "{name}");
-    report["allocations"].as_u64().unwrap()
+    status.emulation.unwrap()["allocations"].as_u64().unwrap()
 }
