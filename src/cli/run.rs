@@ -244,7 +244,7 @@ fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
     let path = Path::new(arguments.image());
     if arguments.image().contains('/') && path.is_dir() {
         let path = std::fs::canonicalize(path).map_err(|e| Error::io("open", path, e))?;
-        let layer = LayerDir { fs: path.clone(), record: Arc::new(Record::default()) };
+        let layer = LayerDir { fs: path.clone(), record: Arc::new(record(&path, environment)?) };
         let root = if arguments.write {
             Root::Scratch { lowers: vec![path], disk: None }
         } else {
@@ -262,6 +262,15 @@ fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
     let stack = &image.config.rootfs.diff_ids;
     let (view, root) = root(&store, environment, stack, arguments)?;
     Ok(Target { config: image.config.config, platform, view, root, store: Some(store) })
+}
+
+/// What is known of a tree's files that they can't say themselves, if it is one that `rootling path` has printed.
+fn record(tree: &Path, environment: &Environment) -> Result<Record> {
+    let storage = std::fs::canonicalize(environment.storage()?).unwrap_or_default();
+    match tree.parent() {
+        Some(directory) if storage.is_absolute() && directory.starts_with(storage) => Record::load(directory),
+        _ => Ok(Record::default()),
+    }
 }
 
 fn root(store: &Store, environment: &Environment, stack: &[crate::oci::DiffId], arguments: &Arguments) -> Result<(View, Root)> {
