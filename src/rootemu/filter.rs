@@ -35,7 +35,7 @@ fn rules(abi: Abi, mode: Mode, watched: Watched) -> Vec<Rule> {
     tables::table(abi)
         .flat_map(|row| match mode {
             Mode::Consistent => consistent(abi, row, watched),
-            Mode::SuccessOnly => success_only(row),
+            Mode::SuccessOnly | Mode::Fakeroot => success_only(row),
             Mode::None => vec![],
         })
         .collect()

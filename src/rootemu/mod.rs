@@ -10,6 +10,7 @@
 //! [`identity`] and [`exec`] answer it. What a file is believed to be is in [`attributes`] and [`kept`] (by [`overrides`], or [`inodes`] where attributes
 //! can't be, which [`removal`] keeps right, and [`report`] passes on to the layer's record); what a process is believed to be is in
 //! [`credentials`]. [`graft`] makes programs that ask about many files ask less.
+//! [`fakeroot`] is the other way, a program in the image that does it.
 
 mod access;
 mod attributes;
@@ -18,6 +19,7 @@ mod create;
 pub mod credentials;
 mod emulation;
 mod exec;
+pub mod fakeroot;
 pub mod filter;
 mod graft;
 mod identity;
