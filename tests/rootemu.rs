@@ -20,6 +20,8 @@ use rootling::sandbox::{
 
 #[path = "rootemu/faults.rs"]
 mod faults;
+#[path = "rootemu/memory.rs"]
+mod memory;
 
 type Check = fn(&Fixture);
 
@@ -38,6 +40,7 @@ const CHECKS: [(&str, Check); 17] = [
     ("few_descriptors", faults::few_descriptors),
     ("supervisors", faults::supervisors),
     ("calls_of_i386", faults::calls_of_i386),
+    ("allocations", memory::allocations),
     ("success_only", success_only),
     ("none", none),
     ("without_attributes", without_attributes),

@@ -34,7 +34,7 @@ const MOST_AT_ONCE: usize = 4;
 /// One thread answers 100,000 stat calls a second; the callers want processors, too.
 const PROCESSORS_PER_THREAD: usize = 4;
 /// How long a handler may be at a file before others must not wait for it any longer.
-const PATIENCE: Duration = Duration::from_millis(25);
+const PATIENCE: Duration = Duration::from_millis(50);
 /// All numbers of the tables are below.
 const NUMBERS: usize = 512;
 
