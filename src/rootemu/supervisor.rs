@@ -21,7 +21,7 @@ use super::request::{Keeping, Outcome, Request, Scratch, Shared};
 use super::rota::{Duty, Look, Rota};
 use super::spec::{EmulationSpec, Report};
 use super::tables;
-use super::{create, emulation, exec, identity, owner, removal, report, stat, xattr};
+use super::{access, create, emulation, exec, identity, owner, removal, report, stat, xattr};
 use crate::error::{Error, Kind, Result};
 use crate::oci::ImagePath;
 use crate::rootfs::record::Record;
@@ -232,6 +232,7 @@ fn dispatch(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     match request.row.call {
         Call::Stat(layout) => stat::stat(request, scratch, layout),
         Call::Statx => stat::statx(request, scratch),
+        Call::Access | Call::AccessWithFlags => access::access(request, scratch),
         Call::Open => create::open(request, scratch),
         Call::Openat2 => create::openat2(request, scratch),
         Call::Creat => create::creat(request, scratch),
