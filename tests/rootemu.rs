@@ -23,9 +23,10 @@ mod faults;
 
 type Check = fn(&Fixture);
 
-const CHECKS: [(&str, Check); 15] = [
+const CHECKS: [(&str, Check); 16] = [
     ("scripts", scripts),
     ("calls", calls),
+    ("asks", asks),
     ("lists", lists),
     ("next_step", next_step),
     ("links_from_layers", links_from_layers),
@@ -280,6 +281,18 @@ fn compare_calls(fixture: &Fixture, name: &str, text: &str, expected: &str) {
         assert_eq!(line, expected, "line {}", number + 1);
     }
     assert_eq!(done.out.lines().count(), expected.lines().count());
+}
+
+/// Programs that ask about many files are changed to ask less, and see no difference.
+fn asks(fixture: &Fixture) {
+    let Some(()) = compile(fixture, "asks", include_str!("rootemu/asks.c"), &["-pthread"]) else { return };
+    let done = step(fixture.overlay("upper", &[]), consistent(), "asks");
+    assert_eq!(done.out, "ok\n");
+    let done = step(fixture.overlay("upper", &[]), consistent(), "touch plain; asks plainly");
+    let asked: u64 = done.report.notifications.iter().filter(|(call, _)| call.starts_with("Stat")).map(|(_, count)| count).sum();
+    // Where the kernel or the processor is another, all are answered.
+    let grafted = cfg!(target_arch = "x86_64") && rootling::sys::graft::is_possible();
+    assert_eq!((32..200).contains(&asked), grafted, "asked {asked} times");
 }
 
 /// What a step did is seen by the next one and stands in the layer.

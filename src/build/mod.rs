@@ -15,6 +15,7 @@ mod copying;
 mod credentials;
 mod engine;
 mod explain;
+mod fakeroot;
 mod filter;
 mod image;
 mod key;
@@ -38,6 +39,7 @@ mod surroundings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::dockerfile;
 use crate::error::Result;
@@ -51,6 +53,7 @@ use crate::transfer::{self, MadeStep};
 pub use cache::{Caches, Inline};
 pub use context::{ignore_file, ignore_in, read_text};
 pub use explain::Explain;
+pub use fakeroot::{choose as choose_fakeroot, lacks_program};
 pub use image::{Additions, Annotation, Layers};
 pub use location::{Fetcher, ImageFile, Location, Opened, Tree, context_name, named_contexts, open_stream};
 pub use passwd::{Accounts, Identity};
@@ -92,6 +95,8 @@ pub struct Request {
     pub bases: Bases,
     /// How RUN is root.
     pub emulation: rootemu::Mode,
+    /// What fakeroot mode knows of distributions; the first that matches counts.
+    pub fakeroot: Vec<Arc<rootemu::fakeroot::Config>>,
     /// How RUN gets its tree.
     pub workspace: WorkspaceKind,
     /// What RUN sees of the machine.

@@ -30,7 +30,7 @@ pub enum Action {
 }
 
 /// A RUN.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Command {
     /// Program and arguments.
     pub argv: Vec<String>,
@@ -40,10 +40,12 @@ pub struct Command {
     pub network: Option<Network>,
     /// `--mount`, in order.
     pub mounts: Vec<Mount>,
+    /// The file in which a fakeroot program that is in front keeps what it pretends.
+    pub pretence: Option<ImagePath>,
 }
 
 /// A program given in the Dockerfile.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Script {
     /// Its file name.
     pub name: String,
@@ -176,7 +178,7 @@ impl Resolver<'_> {
                 argv
             }
         };
-        Ok(Action::Run(Command { argv, script, network, mounts }))
+        Ok(Action::Run(Command { argv, script, network, mounts, pretence: None }))
     }
 
     fn copy(&self, copy: &ast::Copy) -> Result<Action> {
@@ -315,7 +317,8 @@ pub fn run_history(state: &State, command: &Command) -> String {
         line.push_str(&format!("|{} {}", arguments.len(), arguments.concat()));
     }
     line.push_str(&match &command.script {
-        Some(script) => script.text.clone(),
+        Some(script) if command.argv.is_empty() => script.text.clone(),
+        Some(script) => format!("{} {}", command.argv.join(" "), script.text),
         None => command.argv.join(" "),
     });
     line

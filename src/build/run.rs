@@ -6,6 +6,7 @@ use std::io::Read;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Stream};
 use crate::oci::ImagePath;
+use crate::rootemu::fakeroot::{After, Pretence};
 use crate::rootemu::{EmulationSpec, Mode, Report, User};
 use crate::rootfs::record::Record;
 use crate::rootfs::view::View;
@@ -38,6 +39,7 @@ pub fn run(engine: &Engine<'_>, state: &State, command: &Command, mounts: &Mount
     let workspace = engine.store.workspace(engine.request.workspace, &stack)?;
     let mut provided = mounts.provide(engine, &workspace.scratch())?;
     let spec = spec(engine, state, command, &identity, &workspace, &view, &provided)?;
+    engine.show_rewritten(command, id);
     let io = Stdio { stdin: sandbox::Stream::Null, stdout: sandbox::Stream::Pipe, stderr: sandbox::Stream::Pipe };
     engine.stop.check()?;
     let mut running = sandbox::spawn_holding(&spec, io, std::mem::take(&mut provided.held))?;
@@ -98,9 +100,10 @@ fn spec(
     let mut argv = command.argv.clone();
     if let Some(script) = &command.script {
         let target = ImagePath::clean(SCRIPTS).child(&script.name);
-        argv = vec![target.to_string()];
+        argv.push(target.to_string());
         mounts.push(file(target, script.text.clone().into_bytes(), 0o755));
     }
+    mounts.extend(command.pretence.iter().map(|path| file(path.clone(), Vec::new(), 0o600)));
     mounts.extend(provided.mounts.iter().cloned());
     mounts.sort_by(|a, b| a.target.cmp(&b.target));
     let root = match workspace.root() {
@@ -109,7 +112,8 @@ fn spec(
         }
         WorkspaceRoot::Directory(path) => Root::Directory { path: path.clone(), access: Access::ReadWrite },
     };
-    let emulation = emulation(engine.request.emulation, identity, view, &provided.said, &provided.caches())?;
+    let pretence = command.pretence.as_ref().map(|path| Pretence { file: path.to_string(), after: After::Kept });
+    let emulation = emulation(engine.request.emulation, identity, view, &provided.said, &provided.caches(), pretence)?;
     let environment = environment(engine, state, command, identity, provided);
     let cwd = ImagePath::clean(&config.working_dir);
     Ok(Spec {
@@ -161,19 +165,20 @@ fn environment(
 }
 
 /// Root emulation for a user of a stack; `None` without emulation. `mounted` is what is known of mounts, `caches` are those of them whose records
-/// are kept.
+/// are kept; `pretence` is for commands behind a fakeroot program.
 pub fn emulation(
     mode: Mode,
     identity: &Identity,
     view: &View,
     mounted: &Record,
     caches: &[ImagePath],
+    pretence: Option<Pretence>,
 ) -> Result<Option<serde_json::Value>> {
     if mode == Mode::None {
         return Ok(None);
     }
     let user = User { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() };
-    let spec = EmulationSpec::new(mode, user).with_layers(view.recorded(&ImagePath::root())?);
+    let spec = EmulationSpec::new(mode, user).with_layers(view.recorded(&ImagePath::root())?).with_pretence(pretence);
     Ok(Some(spec.with_mounted(mounted.clone(), caches.iter().cloned()).to_value()))
 }
 

@@ -2,6 +2,7 @@
 
 use crate::oci::{ChainId, Descriptor, DiffId, Digest, History, ImageConfig, Platform, media_type};
 
+use super::fakeroot::Fakeroot;
 use super::scope::Scope;
 
 /// The state between two steps of a stage. Cloned when another stage starts from it.
@@ -21,6 +22,8 @@ pub struct State {
     pub certainty: Certainty,
     /// What was this stage's own CMD: ENTRYPOINT drops an inherited one only.
     pub command: Command,
+    /// What fakeroot mode found out about the image.
+    pub fakeroot: Fakeroot,
 }
 
 /// Whether a state is what a build would make.
@@ -82,7 +85,16 @@ impl State {
     fn on(config: ImageConfig, layers: Vec<StateLayer>) -> Self {
         let scope = Scope::of_image(&config.config.env);
         let (inherited, inherited_history) = (layers.len(), config.history.len());
-        Self { config, layers, inherited, inherited_history, scope, certainty: Certainty::Known, command: Command::Inherited }
+        Self {
+            config,
+            layers,
+            inherited,
+            inherited_history,
+            scope,
+            certainty: Certainty::Known,
+            command: Command::Inherited,
+            fakeroot: Fakeroot::default(),
+        }
     }
 
     /// What a stage that starts from this one starts with; ONBUILD triggers don't pass on, arguments do.

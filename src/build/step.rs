@@ -29,6 +29,7 @@ impl Engine<'_> {
         instruction: &Instruction,
         (number, total): (usize, usize),
     ) -> Result<()> {
+        self.prepare_fakeroot(stage, state, instruction, (number, total))?;
         let id = next_id();
         self.sink.event(Event::StepStarted { id, stage: &self.name(stage), number, total, text: &hide_credentials(&instruction.original) });
         let start = Instant::now();
@@ -63,7 +64,10 @@ impl Engine<'_> {
                 (Made::planned(), format!("WORKDIR {path}"))
             }
             _ if self.is_guess(stage, state, &action)? => (Made::planned(), hide_credentials(&instruction.original)),
-            Action::Run(command) => (self.run(stage, state, command, id)?, resolve::run_history(state, command)),
+            Action::Run(command) => {
+                let command = state.under_fakeroot(command.clone());
+                (self.run(stage, state, &command, id)?, resolve::run_history(state, &command))
+            }
             Action::Copy(copy) => (self.copy(stage, state, copy, id)?, hide_credentials(&instruction.original)),
             Action::Workdir(path) => {
                 let made = self.workdir(state, path, id)?;
@@ -97,7 +101,7 @@ impl Engine<'_> {
         Ok(sources.iter().chain([state]).any(|source| source.certainty == Certainty::Guessed))
     }
 
-    fn run(&self, stage: &Stage<'_>, state: &State, command: &resolve::Command, id: u64) -> Result<Made> {
+    pub(super) fn run(&self, stage: &Stage<'_>, state: &State, command: &resolve::Command, id: u64) -> Result<Made> {
         let config = &state.config.config;
         let surroundings = &self.request.surroundings;
         let network = command.network.unwrap_or(surroundings.network);

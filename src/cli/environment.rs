@@ -81,6 +81,12 @@ impl Environment {
             .unwrap_or_default()
     }
 
+    /// Where the user keeps what configures this program: `$XDG_CONFIG_HOME/rootling`, else `~/.config/rootling`.
+    pub fn configuration(&self) -> Option<PathBuf> {
+        let base = self.variable("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        Some(base.or_else(|| Some(self.home()?.join(".config")))?.join("rootling"))
+    }
+
     /// `$HOME`.
     pub fn home(&self) -> Option<PathBuf> {
         self.variable("HOME").map(PathBuf::from)

@@ -1,12 +1,17 @@
 //! `rootling info`: what this machine allows, and the remedy for what it does not.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::environment::Environment;
-use super::{Format, render};
+use super::fakeroot::FakerootArguments;
+use super::{Format, fakeroot, render};
 use crate::error::Result;
 use crate::oci::{Digest, Platform};
 use crate::rootemu;
+use crate::rootfs::view::{LayerDir, View};
 use crate::sandbox::{self, Check, Feature};
 use crate::store::{StepRecord, Store, WorkspaceKind};
 
@@ -15,9 +20,20 @@ pub struct Arguments {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+    /// Tell which fakeroot config is for an image, or for a directory with a root file system (with a `/` in it); without one, which
+    /// configs there are
+    #[arg(long, value_name = "IMAGE", num_args = 0..=1)]
+    fakeroot: Option<Option<String>>,
+    #[command(flatten)]
+    configs: FakerootArguments,
 }
 
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
+    if let Some(image) = &arguments.fakeroot {
+        let configs = arguments.configs.configs(environment)?;
+        let view = image.as_deref().map(|image| view(image, environment).map(|(view, _store)| (image, view, _store))).transpose()?;
+        return fakeroot::print(view.as_ref().map(|(image, view, _)| (*image, view)), &configs, arguments.format);
+    }
     let store = environment.store()?;
     let probe = sandbox::probe(store.path());
     let workspace = if probe.works(Feature::Overlay) { "overlay" } else { "copy" };
@@ -43,6 +59,18 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The tree of an image, or of a directory; the store that holds it, for as long as it is looked at.
+fn view(image: &str, environment: &Environment) -> Result<(View, Option<Store>)> {
+    let path = Path::new(image);
+    if image.contains('/') && path.is_dir() {
+        return Ok((View::new(vec![LayerDir { fs: path.to_owned(), record: Arc::default() }]), None));
+    }
+    let store = environment.store()?;
+    let image = store.load_image(&store.find_platform(image, None)?)?;
+    let layers = store.stack(&image.config.rootfs.diff_ids)?;
+    Ok((View::new(layers), Some(store)))
 }
 
 fn json_of(check: &Check) -> serde_json::Value {

@@ -9,6 +9,7 @@ mod cache;
 mod completion;
 mod environment;
 mod export;
+mod fakeroot;
 mod history;
 mod images;
 mod import;

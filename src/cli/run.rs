@@ -6,11 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::environment::Environment;
-use super::{info, render};
+use super::fakeroot::FakerootArguments;
+use super::{fakeroot, info, render};
 use crate::build::{Accounts, DEFAULT_PATH, Identity, emulation, file_mount};
 use crate::error::{Error, Result, quote};
 use crate::oci::{Config, ImagePath, Platform};
 use crate::rootemu;
+use crate::rootemu::fakeroot::{After, Pretence};
 use crate::rootfs::record::Record;
 use crate::rootfs::view::{Follow, LayerDir, View};
 use crate::sandbox::{
@@ -54,6 +56,8 @@ pub struct Arguments {
     /// Be root, or another user, as RUN is [default: none, or consistent where a user is named]
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "consistent")]
     root_emulation: Option<EmulationArgument>,
+    #[command(flatten)]
+    fakeroot: FakerootArguments,
     /// Which of a name's images [default: this machine's, else the first]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
@@ -88,6 +92,8 @@ pub enum EmulationArgument {
     Consistent,
     /// System calls that only root may make succeed without effect
     Success,
+    /// A fakeroot program in the image pretends, before the commands that need it; where it is missing it is installed
+    Fakeroot,
     /// Nothing is emulated
     None,
 }
@@ -97,6 +103,7 @@ impl From<EmulationArgument> for rootemu::Mode {
         match argument {
             EmulationArgument::Consistent => Self::Consistent,
             EmulationArgument::Success => Self::SuccessOnly,
+            EmulationArgument::Fakeroot => Self::Fakeroot,
             EmulationArgument::None => Self::None,
         }
     }
@@ -133,8 +140,9 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     // Docker's habits that mean nothing here.
     let _ = (arguments.rm, arguments.interactive, arguments.tty);
     let target = target(&arguments, environment)?;
-    let argv = argv(&arguments, &target.config)?;
+    let mut argv = argv(&arguments, &target.config)?;
     let identity = identity(&arguments, &target)?;
+    let pretence = pretend(&arguments, environment, &target.view, &identity, &mut argv)?;
     let variables = variables(&arguments, environment, &target.config, &identity);
     let workdir = workdir(&arguments, &target.config);
     let mut mounts: Vec<Mount> = ["/etc/resolv.conf", "/etc/hosts"].into_iter().filter_map(host_file).collect();
@@ -142,8 +150,9 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     for bind in &arguments.bind {
         mounts.push(super::bind::parse(bind)?);
     }
+    mounts.extend(pretence.iter().map(|pretence| file_mount(ImagePath::clean(&pretence.file), Vec::new(), 0o600)));
     let binfmt = target.platform.as_ref().map_or(Ok(Vec::new()), |platform| sandbox::interpreters(platform, &environment.programs()))?;
-    let (id_map, emulation) = emulated(&arguments, &target, &identity, &binfmt)?;
+    let (id_map, emulation) = emulated(&arguments, &target, &identity, &binfmt, pretence)?;
     let spec = Spec {
         root: target.root.clone(),
         id_map,
@@ -186,7 +195,13 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
 }
 
 /// Who the command is, and how root is emulated for it.
-fn emulated(arguments: &Arguments, target: &Target, identity: &Identity, binfmt: &[String]) -> Result<(IdMap, Option<serde_json::Value>)> {
+fn emulated(
+    arguments: &Arguments,
+    target: &Target,
+    identity: &Identity,
+    binfmt: &[String],
+    pretence: Option<Pretence>,
+) -> Result<(IdMap, Option<serde_json::Value>)> {
     // Without a name there is one user, the caller, and nothing to tell apart; with one, who owns what begins to matter. Only root of
     // the namespace may register interpreters, so that the caller must be emulated.
     let named = arguments.user.is_some() || !target.config.user.is_empty();
@@ -197,15 +212,39 @@ fn emulated(arguments: &Arguments, target: &Target, identity: &Identity, binfmt:
     } else if mode == rootemu::Mode::None {
         Ok((IdMap { inside_uid: identity.uid, inside_gid: identity.gid }, None))
     } else {
-        Ok((IdMap::ROOT, emulation(mode, identity, &target.view, &Record::default(), &[])?))
+        Ok((IdMap::ROOT, emulation(mode, identity, &target.view, &Record::default(), &[], pretence)?))
     }
 }
+
+/// Puts the image's fakeroot before a command, if that is wanted. It is told what belongs to whom in the image; what it pretends ends with it.
+fn pretend(
+    arguments: &Arguments,
+    environment: &Environment,
+    view: &View,
+    identity: &Identity,
+    argv: &mut Vec<String>,
+) -> Result<Option<Pretence>> {
+    let wanted = arguments.root_emulation.unwrap_or(EmulationArgument::None);
+    let configs = arguments.fakeroot.configs_for(wanted, environment)?;
+    if wanted != EmulationArgument::Fakeroot {
+        return Ok(None);
+    }
+    if identity.uid != 0 {
+        return Err(Error::input("under fakeroot the command is root")
+            .hint("give `--user 0`, or another `--root-emulation`: consistent emulation knows users"));
+    }
+    *argv = fakeroot::required(&configs, view, arguments.image())?.put_before(argv, PRETENCE);
+    Ok(Some(Pretence { file: PRETENCE.into(), after: After::Dropped }))
+}
+
+/// Where that fakeroot reads what belongs to whom.
+const PRETENCE: &str = "/run/fakeroot.state";
 
 fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
     let path = Path::new(arguments.image());
     if arguments.image().contains('/') && path.is_dir() {
         let path = std::fs::canonicalize(path).map_err(|e| Error::io("open", path, e))?;
-        let layer = LayerDir { fs: path.clone(), record: Arc::new(Record::default()) };
+        let layer = LayerDir { fs: path.clone(), record: Arc::new(record(&path, environment)?) };
         let root = if arguments.write {
             Root::Scratch { lowers: vec![path], disk: None }
         } else {
@@ -223,6 +262,15 @@ fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
     let stack = &image.config.rootfs.diff_ids;
     let (view, root) = root(&store, environment, stack, arguments)?;
     Ok(Target { config: image.config.config, platform, view, root, store: Some(store) })
+}
+
+/// What is known of a tree's files that they can't say themselves, if it is one that `rootling path` has printed.
+fn record(tree: &Path, environment: &Environment) -> Result<Record> {
+    let storage = std::fs::canonicalize(environment.storage()?).unwrap_or_default();
+    match tree.parent() {
+        Some(directory) if storage.is_absolute() && directory.starts_with(storage) => Record::load(directory),
+        _ => Ok(Record::default()),
+    }
 }
 
 fn root(store: &Store, environment: &Environment, stack: &[crate::oci::DiffId], arguments: &Arguments) -> Result<(View, Root)> {

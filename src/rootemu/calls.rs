@@ -53,6 +53,8 @@ pub enum Call {
     Exit,
     /// A call that may give the process another root or mount namespace.
     View,
+    /// seccomp, by which a process may give up calls.
+    Restrict,
     /// A call that can give a symlink or FIFO another inode number (copy-up): link, utime.
     Move,
     /// rename, renameat: the same, and what has the new name may go.

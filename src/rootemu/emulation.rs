@@ -5,8 +5,10 @@ use std::sync::mpsc;
 use std::thread;
 
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::fakeroot::{self, After, Before};
 use super::filter::{self, Watched};
 use super::spec::{EmulationSpec, Mode};
 use super::{removal, supervisor};
@@ -49,11 +51,27 @@ impl Emulator for Emulation {
         confirm(EmulationSpec::from_value(spec)?.mode)
     }
 
+    fn prepare(&self, spec: &Value) -> Result<Value> {
+        let spec = EmulationSpec::from_value(spec)?;
+        spec.pretence.as_ref().map_or(Ok(Value::Null), |pretence| to_value(&fakeroot::recall(&spec, pretence)?))
+    }
+
+    fn conclude(&self, spec: &Value, prepared: &Value) -> Result<Option<Value>> {
+        let spec = EmulationSpec::from_value(spec)?;
+        let Some(pretence) = spec.pretence.as_ref().filter(|pretence| pretence.after == After::Kept) else { return Ok(None) };
+        let before = Before::deserialize(prepared).map_err(|e| Error::new("can't read what was true before the command").cause(e))?;
+        fakeroot::keep(&spec, pretence, &before)?.map(|report| to_value(&report)).transpose()
+    }
+
     /// If it fails or dies, calls that need it fail with ENOSYS; nothing waits for ever.
     fn supervise(&self, spec: &Value, listener: OwnedFd, context: Supervision) -> Result<Value> {
         let report = supervisor::supervise(&EmulationSpec::from_value(spec)?, listener, context)?;
-        serde_json::to_value(report).map_err(|e| Error::new("can't write the report of the root emulation").cause(e))
+        to_value(&report)
     }
+}
+
+fn to_value(report: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(report).map_err(|e| Error::new("can't write the report of the root emulation").cause(e))
 }
 
 fn install(mode: Mode, watched: Watched) -> Result<Option<OwnedFd>> {
@@ -88,7 +106,7 @@ fn confirm(mode: Mode) -> Result<()> {
     };
     match mode {
         Mode::None => Ok(()),
-        Mode::SuccessOnly => match seccomp::call_self_test(ANSWERED) {
+        Mode::SuccessOnly | Mode::Fakeroot => match seccomp::call_self_test(ANSWERED) {
             Ok(0) => Ok(()),
             result => failed(&result),
         },
@@ -150,7 +168,7 @@ mod tests {
 
     #[test]
     fn every_mode_passes_the_self_test() {
-        for mode in [Mode::Consistent, Mode::SuccessOnly, Mode::None] {
+        for mode in [Mode::Consistent, Mode::SuccessOnly, Mode::Fakeroot, Mode::None] {
             try_out(mode).unwrap();
         }
     }

@@ -1,4 +1,4 @@
-//! exec, exit, and calls that change what a process sees.
+//! exec, exit, and calls that change what a process sees or may do.
 //!
 //! The kernel executes them all; the emulation takes note. AT_SECURE is not set for emulated setuid programs: they are not privileged.
 
@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::attributes::Attributes;
+use super::graft::{self, Grafts};
 use super::paths::{Located, locate};
 use super::request::{Outcome, PASS, Request, Scratch};
 
@@ -14,6 +15,7 @@ use super::request::{Outcome, PASS, Request, Scratch};
 pub fn exec(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     let Ok(caller) = request.caller() else { return PASS };
     let credentials = &*caller.credentials;
+    request.shared.processes.with_grafts(caller.process, Grafts::forget_program);
     // Root stays root whatever it executes, unless that is another user's setuid file, which the native mode shows below.
     let bits = match locate(request, &caller, &mut scratch.path) {
         Ok(file) => set_ids(request, &file),
@@ -59,6 +61,14 @@ pub fn exit(request: &Request<'_>) -> Outcome {
         && !request.shared.processes.is_initial(&caller.credentials)
     {
         request.shared.processes.meet_children(caller.process);
+    }
+    PASS
+}
+
+/// Before a process restricts itself to some calls, which may not be those that grafts make.
+pub fn restrict(request: &Request<'_>) -> Outcome {
+    if let Ok(caller) = request.caller() {
+        graft::withdraw(request, caller.process);
     }
     PASS
 }

@@ -2,9 +2,10 @@
 //!
 //! Calls whose arguments show that they need no emulation are let through here, at no cost; everything else is decided by the supervisor.
 
-use super::calls::{Call, Identity, Row};
+use super::calls::{Call, Identity, Row, Target};
 use super::spec::Mode;
 use super::tables;
+use crate::sys::graft;
 use crate::sys::seccomp::{Abi, Action, Program, Rule, Section, Test};
 
 /// Which calls matter that change no owner or mode.
@@ -33,15 +34,20 @@ pub fn program(mode: Mode, watched: Watched) -> Program {
 fn rules(abi: Abi, mode: Mode, watched: Watched) -> Vec<Rule> {
     tables::table(abi)
         .flat_map(|row| match mode {
-            Mode::Consistent => consistent(row, watched),
-            Mode::SuccessOnly => success_only(row),
+            Mode::Consistent => consistent(abi, row, watched),
+            Mode::SuccessOnly | Mode::Fakeroot => success_only(row),
             Mode::None => vec![],
         })
         .collect()
 }
 
-fn consistent(row: &Row, watched: Watched) -> Vec<Rule> {
+fn consistent(abi: Abi, row: &Row, watched: Watched) -> Vec<Rule> {
     let notify = |test| Rule { number: row.number, test, action: Action::Notify };
+    // What a graft asks by itself ([`graft`]): a directory's descriptor comes first.
+    let by_directory = matches!(row.target, Target::Path { directory: Some(0), .. });
+    if abi == Abi::X86_64 && by_directory && matches!(row.call, Call::Stat(_) | Call::Statx | Call::GetXattrAt) {
+        return vec![Rule { action: Action::Allow, ..notify(Test::High(0, graft::KEY)) }, notify(Test::Always)];
+    }
     match row.call {
         Call::Absent => vec![Rule { action: Action::Errno(libc::ENOSYS as u16), ..notify(Test::Always) }],
         Call::Move if !watched.moves => vec![],
@@ -59,9 +65,16 @@ fn consistent(row: &Row, watched: Watched) -> Vec<Rule> {
 /// `__O_TMPFILE` (asm-generic/fcntl.h).
 pub const TMPFILE: u32 = 0o20_000_000;
 
-/// The subcommands of prctl that the emulation answers; others act on the real capabilities, which are the same as the emulated ones or more.
-pub const PRCTL: [i32; 5] =
-    [libc::PR_SET_KEEPCAPS, libc::PR_GET_KEEPCAPS, libc::PR_CAP_AMBIENT, libc::PR_CAPBSET_READ, libc::PR_CAPBSET_DROP];
+/// The subcommands of prctl that the emulation answers or must know of; others act on the real capabilities, which are the same as the
+/// emulated ones or more.
+pub const PRCTL: [i32; 6] = [
+    libc::PR_SET_KEEPCAPS,
+    libc::PR_GET_KEEPCAPS,
+    libc::PR_CAP_AMBIENT,
+    libc::PR_CAPBSET_READ,
+    libc::PR_CAPBSET_DROP,
+    libc::PR_SET_SECCOMP,
+];
 
 /// Success without effect for what one mapped user can't do. Devices are the only nodes that can't be made.
 fn success_only(row: &Row) -> Vec<Rule> {
@@ -90,7 +103,7 @@ fn success_only(row: &Row) -> Vec<Rule> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::calls::{Target, Width};
+    use super::super::calls::Width;
     use super::*;
 
     #[test]
@@ -98,7 +111,7 @@ mod tests {
         let all = Watched { moves: true, removals: true, exits: true };
         for abi in [Abi::X86_64, Abi::I386, Abi::Aarch64] {
             for row in tables::table(abi) {
-                assert!(!consistent(row, all).is_empty(), "{abi:?} {row:?}");
+                assert!(!consistent(abi, row, all).is_empty(), "{abi:?} {row:?}");
             }
         }
         assert!(program(Mode::Consistent, all).len() < 4096, "the kernel's limit");

@@ -7,6 +7,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::calls::{Identity, Width};
 use super::credentials::{Change, Credentials, Ids};
+use super::exec;
 use super::processes::Caller;
 use super::request::{DONE, Outcome, PASS, Request};
 use crate::sys::notify::Answer;
@@ -162,6 +163,7 @@ pub fn prctl(request: &Request<'_>) -> Outcome {
     let caller = request.caller()?;
     let processes = &request.shared.processes;
     match request.operand_int(0) as i32 {
+        libc::PR_SET_SECCOMP => exec::restrict(request),
         libc::PR_GET_KEEPCAPS => Ok(Answer::Value(caller.credentials.keep_capabilities.into())),
         libc::PR_SET_KEEPCAPS => {
             let keep = match request.operand(1) {

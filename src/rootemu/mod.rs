@@ -8,7 +8,9 @@
 //! In the order of a call: [`calls`] say what calls mean and [`tables`] which there are, [`filter`] which of them are handed over; [`supervisor`] takes one (by [`rota`]) and finds
 //! its [`request`], its caller among [`processes`], and its file by [`paths`]; [`stat`], [`owner`], [`create`], [`xattr`], [`identity`]
 //! and [`exec`] answer it. What a file is believed to be is in [`attributes`] and [`kept`] (by [`overrides`], or [`inodes`] where attributes
-//! can't be, which [`removal`] keeps right, and [`report`] passes on to the layer's record); what a process is believed to be is in [`credentials`].
+//! can't be, which [`removal`] keeps right, and [`report`] passes on to the layer's record); what a process is believed to be is in
+//! [`credentials`]. [`graft`] makes programs that ask about many files ask less.
+//! [`fakeroot`] is the other way, a program in the image that does it.
 
 mod attributes;
 pub mod calls;
@@ -16,7 +18,9 @@ mod create;
 pub mod credentials;
 mod emulation;
 mod exec;
+pub mod fakeroot;
 pub mod filter;
+mod graft;
 mod identity;
 mod inodes;
 mod kept;

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use nix::errno::Errno;
 
 use super::credentials::Credentials;
+use super::graft::Grafts;
 use super::procfs::{self, Mark, RootIdentity};
 use super::spec::User;
 use crate::sys::notify::{self, Interest, Watch};
@@ -70,6 +71,7 @@ struct Process {
     pending: Option<Pending>,
     descriptor: Option<OwnedFd>,
     began: u64,
+    grafts: Grafts,
 }
 
 impl Process {
@@ -206,6 +208,11 @@ impl Processes {
         Ok(())
     }
 
+    /// Looks at or changes what is known of a process's grafts.
+    pub fn with_grafts<T>(&self, process: u32, look: impl FnOnce(&mut Grafts) -> T) -> Option<T> {
+        self.lock().live.get_mut(&process).map(|process| look(&mut process.grafts))
+    }
+
     /// From now on the process, those that share its directories, and what it forks, may see other files.
     pub fn lose_view(&self, process: u32) {
         for (&other, entry) in &mut self.lock().live {
@@ -249,12 +256,12 @@ impl Processes {
             false => {
                 let _ = self.meet(family.parent, ancestors - 1);
                 self.settle(family.parent, 0);
-                self.lock().live.get(&family.parent).map(|parent| (Arc::clone(&parent.credentials), parent.view))
+                self.lock().live.get(&family.parent).map(|parent| (Arc::clone(&parent.credentials), parent.view, parent.grafts.clone()))
             }
         };
-        let (credentials, view) = match inherited {
+        let (credentials, view, grafts) = match inherited {
             Some(inherited) => inherited,
-            None => (self.of_orphan(process, family.group, family.session), View::Shared),
+            None => (self.of_orphan(process, family.group, family.session), View::Shared, Grafts::default()),
         };
         // A parent that has lost its view may have a child in the common one, and clone may have given the child a view of its own.
         let view = match RootIdentity::of(process) {
@@ -263,7 +270,7 @@ impl Processes {
             Err(_) => view,
         };
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let met = Process { number: process, serial, credentials, view, pending: None, descriptor, began: family.began };
+        let met = Process { number: process, serial, credentials, view, pending: None, descriptor, began: family.began, grafts };
         if let Some(descriptor) = &met.descriptor {
             self.deaths.add(descriptor.as_fd(), met.token(), Interest::Input)?;
         }

@@ -111,6 +111,11 @@ pub fn bounding_of(process: u32) -> u64 {
     status_field(process, "CapBnd:", 16).unwrap_or(DOCKER)
 }
 
+/// How many threads a process has, and under how many seccomp filters it is (Linux 5.9).
+pub fn threads_and_filters_of(process: u32) -> Result<(u64, u64), Errno> {
+    Ok((status_field(process, "Threads:", 10)?, status_field(process, "Seccomp_filters:", 10)?))
+}
+
 fn status_field(process: u32, field: &str, radix: u32) -> Result<u64, Errno> {
     let mut buffer = [0; 4096];
     let text = read(Name::new(format_args!("{process}/status")).as_c_str(), &mut buffer)?;

@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, CWD, Statx};
 
 use super::attributes;
 use super::calls::Row;
+use super::graft::Grafting;
 use super::inodes::{self, Inodes};
 use super::paths::PathBuffer;
 use super::processes::{Caller, Processes};
@@ -26,6 +27,8 @@ pub struct Shared {
     pub keeping: Keeping,
     /// The overlay's upper directory, if the root is an overlay.
     pub upper: Option<OwnedFd>,
+    /// Whether and which programs may be changed to need fewer answers.
+    pub grafting: Grafting,
 }
 
 impl Shared {

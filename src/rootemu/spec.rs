@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::fakeroot::Pretence;
 use crate::error::{Error, Result};
 use crate::oci::ImagePath;
 use crate::rootfs::record::{self, Record};
@@ -19,6 +20,8 @@ pub enum Mode {
     Consistent,
     /// By the filter: success without effect.
     SuccessOnly,
+    /// As success without effect, under what a program in the image pretends ([`super::fakeroot`]).
+    Fakeroot,
     /// Not at all.
     None,
 }
@@ -44,6 +47,8 @@ pub struct EmulationSpec {
     layers: Record,
     mounted: Record,
     caches: BTreeSet<String>,
+    /// Where a fakeroot program keeps what it pretends; `None` where none runs.
+    pub pretence: Option<Pretence>,
     /// How many calls are answered at once; by the number of processors if `None`.
     #[serde(default)]
     pub at_once: Option<usize>,
@@ -52,13 +57,20 @@ pub struct EmulationSpec {
 impl EmulationSpec {
     /// A specification for a stack, and mounts in it, whose files say all that is to be known of them.
     pub fn new(mode: Mode, user: User) -> Self {
-        Self { mode, user, layers: Record::default(), mounted: Record::default(), caches: BTreeSet::new(), at_once: None }
+        let (layers, mounted) = (Record::default(), Record::default());
+        Self { mode, user, layers, mounted, caches: BTreeSet::new(), pretence: None, at_once: None }
     }
 
     /// Sets what the records of the layers say.
     #[must_use]
     pub fn with_layers(self, layers: Record) -> Self {
         Self { layers, ..self }
+    }
+
+    /// Adds where a fakeroot program keeps what it pretends.
+    #[must_use]
+    pub fn with_pretence(self, pretence: Option<Pretence>) -> Self {
+        Self { pretence, ..self }
     }
 
     /// Sets what is to be known of what is mounted into the stack, and the directories among that whose records are kept: the report says what is

@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
 
 use super::attributes::{IDENTITY, read_override};
 use super::calls::Layout;
+use super::graft;
 use super::paths::{Located, locate};
 use super::request::{DONE, Outcome, PASS, Request, Scratch};
 use crate::rootfs::meta::{Kind, Override};
@@ -32,6 +33,7 @@ pub fn statx(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
 /// The file's attributes with its override applied; `None` if there is none, or the kernel should find the error.
 fn overridden(request: &Request<'_>, scratch: &mut Scratch, flags: AtFlags, mask: StatxFlags) -> Option<Statx> {
     let caller = request.caller().ok()?;
+    graft::consider(request, caller.process);
     let file = locate(request, &caller, &mut scratch.path).ok()?;
     let recorded = read_override(file.path, file.follow);
     if recorded.is_none() && request.shared.inodes.is_empty() {

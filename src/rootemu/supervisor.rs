@@ -14,6 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::attributes::IDENTITY;
 use super::calls::{Call, Row};
+use super::graft::Grafting;
 use super::inodes::{Entry, Inodes, Origin};
 use super::processes::Processes;
 use super::request::{Keeping, Outcome, Request, Scratch, Shared};
@@ -47,7 +48,8 @@ pub fn supervise(spec: &EmulationSpec, listener: OwnedFd, context: Supervision) 
     })?;
     allow_many_descriptors();
     let processes = Processes::new(spec.user.clone()).map_err(failed)?;
-    let shared = Shared { listener, processes, inodes: Inodes::default(), keeping: Keeping::of_root(), upper: context.upper };
+    let keeping = Keeping::of_root();
+    let shared = Shared { listener, processes, inodes: Inodes::default(), keeping, upper: context.upper, grafting: Grafting::default() };
     let covered = load(&shared.inodes, spec);
 
     let counts = Mutex::new(BTreeMap::new());
@@ -259,6 +261,7 @@ fn dispatch(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
         Call::Exec => exec::exec(request, scratch),
         Call::Exit => exec::exit(request),
         Call::View => exec::change_view(request),
+        Call::Restrict => exec::restrict(request),
         Call::Absent => Err(Errno::ENOSYS),
         Call::SelfTest => Ok(emulation::answer_self_test(request.argument(0))),
     }

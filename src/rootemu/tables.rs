@@ -129,6 +129,7 @@ const X86_64: &[Row] = &[
     row(280, Call::Move, LINK_AT, 2),            // utimensat
     simple(308, Call::View),                     // setns
     row(316, Call::RenameWithFlags, LINK_AT, 2), // renameat2
+    simple(317, Call::Restrict),                 // seccomp
     row(322, Call::Exec, AT_FLAGS_4, 2),
     row(332, Call::Statx, AT_FLAGS_2, 2),
 ];
@@ -362,6 +363,7 @@ mod tests {
             (libc::SYS_renameat2, (Call::RenameWithFlags, LINK_AT)),
             (libc::SYS_utimensat, (Call::Move, LINK_AT)),
             (libc::SYS_io_uring_setup, (Call::Absent, Target::Nothing)),
+            (libc::SYS_seccomp, (Call::Restrict, Target::Nothing)),
             (libc::SYS_kexec_load, (Call::SelfTest, Target::Nothing)),
         ] {
             assert_eq!(find(number), Some(expected), "number {number}");

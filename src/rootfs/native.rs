@@ -416,7 +416,8 @@ fn set_xattrs(target: Target<'_>, path: &ImagePath, meta: &Meta) -> Result<Unkep
     for (name, value) in &meta.xattrs {
         let Some(host_name) = meta::host_xattr_name(name) else { continue };
         match xattr::set(target, &host_name, value) {
-            Err(e) if xattr::is_unsupported(&e) => drop(unkept.xattrs.insert(name.clone(), value.clone())),
+            // Some take attributes of up to 64 KiB, ext4 and Btrfs less.
+            Err(e) if xattr::is_unsupported(&e) || xattr::is_too_large(&e) => drop(unkept.xattrs.insert(name.clone(), value.clone())),
             set => set.map_err(|e| trouble(&format!("store the extended attribute {} of", quote(name)), path.as_bytes(), e))?,
         }
     }

@@ -30,6 +30,26 @@ pub trait Emulator: Sync {
         Ok(())
     }
 
+    /// Prepares what lies in the container's root. Runs in PID 1, in its root, before the command's process is started; what it returns is
+    /// handed to [`conclude`](Self::conclude).
+    ///
+    /// # Errors
+    /// End the whole run.
+    fn prepare(&self, spec: &Value) -> Result<Value> {
+        let _ = spec;
+        Ok(Value::Null)
+    }
+
+    /// Does what is left to do. Runs in PID 1, in its root, when every other process has ended; what it returns becomes
+    /// [`super::Status::emulation`] where nobody listened.
+    ///
+    /// # Errors
+    /// End the whole run.
+    fn conclude(&self, spec: &Value, prepared: &Value) -> Result<Option<Value>> {
+        let _ = (spec, prepared);
+        Ok(None)
+    }
+
     /// Answers notifications until the last filtered process is gone; what it returns becomes [`super::Status::emulation`].
     ///
     /// Runs on a thread of its own in PID 1, inside all namespaces and the root, with all capabilities, all signals blocked. When

@@ -55,6 +55,8 @@ impl<'a> Init<'a> {
 
     fn run_command(&mut self, notices: Vec<String>) -> Result<Report> {
         let signals = self.take_signals()?;
+        let emulation = self.run.spec.emulation.as_ref();
+        let prepared = emulation.map_or(Ok(Value::Null), |spec| self.emulator.prepare(spec))?;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .map_err(|errno| Error::os("can't make a socket pair", errno))?;
         let command = match process::fork().map_err(|e| Error::os("can't start a process", e))? {
@@ -84,7 +86,8 @@ impl<'a> Init<'a> {
         let emulation = match emulation {
             Some(Ok(value)) => Some(value?),
             Some(Err(_)) => return Err(Error::new("root emulation ended unexpectedly")),
-            None => None,
+            None if status.is_err() => None,
+            None => self.run.spec.emulation.as_ref().map_or(Ok(None), |spec| self.emulator.conclude(spec, &prepared))?,
         };
         // Said only if it never became the command.
         match receive(&ours)? {

@@ -2,6 +2,7 @@
 
 pub mod capability;
 pub mod fs;
+pub mod graft;
 pub mod mount;
 pub mod namespace;
 pub mod network;

@@ -28,6 +28,8 @@ pub struct Notification {
     pub number: u32,
     /// Its arguments.
     pub arguments: [u64; 6],
+    /// Where the caller goes on: behind the instruction that made the call.
+    pub instruction: u64,
 }
 
 /// What the caller gets.
@@ -70,7 +72,14 @@ impl Listener {
         Errno::result(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV as _, buffer.as_mut_ptr()) })?;
         // SAFETY: the buffer is aligned to eight bytes, as large as the structure, initialised, and any bits are a valid value.
         let raw = unsafe { &*buffer.as_ptr().cast::<libc::seccomp_notif>() };
-        Ok(Notification { id: raw.id, thread: raw.pid, arch: raw.data.arch, number: raw.data.nr as u32, arguments: raw.data.args })
+        Ok(Notification {
+            id: raw.id,
+            thread: raw.pid,
+            arch: raw.data.arch,
+            number: raw.data.nr as u32,
+            arguments: raw.data.args,
+            instruction: raw.data.instruction_pointer,
+        })
     }
 
     /// Whether a notification waits, so that [`Listener::receive`] will not, if nobody else takes it.

@@ -1,7 +1,7 @@
 //! Seccomp filters: assembling classic BPF for several architectures, and installing it.
 //!
 //! A program is a list of [`Section`]s, one per system call ABI; a caller of an ABI without a section, and of x32, gets ENOSYS. Tests look at
-//! the low half of an argument only: flags and commands are `int` in every ABI. Which calls are answered how is `rootemu`'s business.
+//! the low half of an argument, since flags and commands are `int` in every ABI, or at the high half, for what is no `int`. Which calls are answered how is `rootemu`'s business.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -58,6 +58,8 @@ pub enum Action {
     Errno(u16),
     /// The listener is asked.
     Notify,
+    /// The kernel does it.
+    Allow,
 }
 
 /// Which calls of one number a rule is about.
@@ -69,6 +71,8 @@ pub enum Test {
     AnyBit(u8, u32),
     /// Those whose argument, masked, has this value.
     Masked(u8, u32, u32),
+    /// Those whose argument has this value in its high half.
+    High(u8, u32),
 }
 
 /// One rule; rules of the same number must follow each other and are tried in order, the call goes on if none holds.
@@ -152,12 +156,14 @@ fn assemble_rule(rule: &Rule) -> Vec<libc::sock_filter> {
         Test::Masked(index, mask, value) => {
             vec![argument(index), op(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask), jump(libc::BPF_JEQ, value, 0, 1)]
         }
+        Test::High(index, value) => vec![load(ARGUMENTS + 8 * u32::from(index) + 4), jump(libc::BPF_JEQ, value, 0, 1)],
     };
     code.push(op(
         libc::BPF_RET | libc::BPF_K,
         match rule.action {
             Action::Errno(number) => libc::SECCOMP_RET_ERRNO | u32::from(number),
             Action::Notify => libc::SECCOMP_RET_USER_NOTIF,
+            Action::Allow => libc::SECCOMP_RET_ALLOW,
         },
     ));
     code

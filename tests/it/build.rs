@@ -27,7 +27,7 @@ fn owners_and_modes_are_seen_again_everywhere() {
 }
 
 /// `tar -tv` with mode, owner and name only.
-fn listing(tar: &std::path::Path) -> String {
+pub fn listing(tar: &std::path::Path) -> String {
     let out = std::process::Command::new("tar").args(["--numeric-owner", "-tvf"]).arg(tar).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let line = |l: &str| {

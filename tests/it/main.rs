@@ -11,6 +11,7 @@ mod concurrency;
 mod contexts;
 mod copy;
 mod corpus;
+mod fakeroot;
 mod formats;
 mod fulldisk;
 mod hostile;

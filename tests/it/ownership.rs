@@ -83,6 +83,8 @@ fn the_next_step_and_every_way_out_see_all() {
         let first = rig.build("first", &format!("FROM base\nRUN {EVERYTHING} && {SEEN} >/seen\nRUN {SEEN} >/again\n"));
         assert_eq!(rig.sh("first", "cat /seen"), rig.sh("first", "cat /again"), "{kind}: {first}");
         assert_eq!(rig.ok(["run", "--root-emulation", "first", "--", "sh", "-c", SEEN]), rig.sh("first", "cat /seen"), "{kind}");
+        let tree = rig.ok(["path", "first"]);
+        assert_eq!(rig.ok(["run", "--root-emulation", tree.trim(), "--", "sh", "-c", SEEN]), rig.sh("first", "cat /seen"), "{kind}");
         // Without the step's own time stamps in it.
         rig.build("out", &format!("FROM base\nRUN {EVERYTHING}\nRUN echo later >/later\n"));
         facts.push((format!("{kind}, exported"), rig.facts("out")));

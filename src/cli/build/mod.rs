@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use self::check::Task;
 use crate::build::{self, Bases, Cache, Execution, Failed, Request, Surroundings};
 use crate::cli::environment::Environment;
+use crate::cli::fakeroot::FakerootArguments;
 use crate::cli::pull::RegistryArguments;
 use crate::cli::render::{self, Printer, Progress};
 use crate::cli::run::EmulationArgument;
@@ -68,6 +69,8 @@ pub struct Arguments {
     /// How RUN is root
     #[arg(long, value_enum, default_value_t = EmulationArgument::Consistent)]
     root_emulation: EmulationArgument,
+    #[command(flatten)]
+    fakeroot: FakerootArguments,
     #[command(flatten)]
     check: check::CheckArguments,
     /// Execute and pull nothing; show which steps would be executed
@@ -175,6 +178,7 @@ fn request(arguments: &Arguments, environment: &Environment, means: &source::Mea
         caches: build::Caches::default(),
         explain: arguments.caches.explain(),
         bases: if arguments.pull_always { Bases::Pull } else { arguments.pull.into() },
+        fakeroot: arguments.fakeroot.configs_for(arguments.root_emulation, environment)?,
         emulation: crate::cli::info::emulation(Some(store), arguments.root_emulation.into())?,
         workspace: crate::cli::info::workspace(store, environment)?,
         surroundings: surroundings.clone(),

@@ -173,10 +173,13 @@ fn hard_links_share_an_inode() {
 fn times_xattrs_and_large_numbers_survive() {
     let place = Place::new();
     let capability = [&[1, 0, 0, 2][..], b"\n\0=1234567890123"].concat();
+    // More than ext4 takes.
+    let large = [b'l'; 30_000];
     let pax: &[(&str, &[u8])] = &[
         ("mtime", b"-12345.25"),
         ("uid", b"3000000"),
         ("gid", b"4294967295"),
+        ("SCHILY.xattr.user.large", &large),
         ("SCHILY.xattr.user.mime", b"text"),
         ("SCHILY.xattr.security.capability", &capability),
         ("SCHILY.xattr.trusted.x", b""),
@@ -191,7 +194,8 @@ fn times_xattrs_and_large_numbers_survive() {
         assert_eq!((meta.uid, meta.gid), (3_000_000, u32::MAX));
         assert_eq!(meta.mtime, Mtime { secs: -12346, nanos: 750_000_000 });
         let names: Vec<_> = meta.xattrs.iter().map(|(k, v)| (String::from_utf8_lossy(k).into_owned(), v.len())).collect();
-        assert_eq!(names, [("security.capability".into(), 20), ("trusted.x".into(), 0), ("user.mime".into(), 4)]);
+        let expected = [("security.capability", 20), ("trusted.x", 0), ("user.large", 30_000), ("user.mime", 4)];
+        assert_eq!(names, expected.map(|(name, length)| (name.to_owned(), length)));
         assert_eq!(meta.xattrs[&b"security.capability"[..]], capability);
     }
     let opaque = xattr::get(layer.fs.join("d"), "user.overlay.opaque").unwrap();

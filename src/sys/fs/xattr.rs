@@ -108,6 +108,11 @@ pub fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOTSUP | libc::ENOSYS))
 }
 
+/// Whether an error says that the file system has no room for an xattr of this size. A full disk looks the same.
+pub fn is_too_large(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::E2BIG | libc::ERANGE))
+}
+
 fn proc_path(dir: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(32 + name.len());
     let _ = write!(path, "/proc/self/fd/{}/", dir.as_fd().as_raw_fd());
