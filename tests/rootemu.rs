@@ -20,10 +20,12 @@ use rootling::sandbox::{
 
 #[path = "rootemu/faults.rs"]
 mod faults;
+#[path = "rootemu/memory.rs"]
+mod memory;
 
 type Check = fn(&Fixture);
 
-const CHECKS: [(&str, Check); 16] = [
+const CHECKS: [(&str, Check); 18] = [
     ("scripts", scripts),
     ("calls", calls),
     ("asks", asks),
@@ -31,12 +33,14 @@ const CHECKS: [(&str, Check); 16] = [
     ("next_step", next_step),
     ("links_from_layers", links_from_layers),
     ("user", user),
+    ("refusals", refusals),
     ("many_processes", many_processes),
     ("callers", faults::callers),
     ("callers_of_many_threads", faults::callers_of_many_threads),
     ("few_descriptors", faults::few_descriptors),
     ("supervisors", faults::supervisors),
     ("calls_of_i386", faults::calls_of_i386),
+    ("allocations", memory::allocations),
     ("success_only", success_only),
     ("none", none),
     ("without_attributes", without_attributes),
@@ -121,6 +125,7 @@ impl Fixture {
         for name in ["bin", "etc", "tmp", "root", "proc", "dev", "sys", "jail/bin"] {
             fs::create_dir_all(image.join(name)).unwrap();
         }
+        fs::set_permissions(fixture.path("image/tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
         fs::copy("/bin/busybox", image.join("bin/busybox")).expect("Debian's package busybox-static is needed");
         for applet in APPLETS.split_whitespace() {
             symlink("busybox", image.join("bin").join(applet)).unwrap();
@@ -340,6 +345,26 @@ fn user(fixture: &Fixture) {
     let spec = EmulationSpec::new(Mode::Consistent, User { uid: 33, gid: 44, groups: vec![44, 55] });
     let done = step(fixture.overlay("upper", &[]), Some(spec), "id; touch f; stat -c '%U:%G' f; (id -u &); sleep 1");
     assert_eq!(done.out, "uid=33(app) gid=44(apps) groups=44(apps),55(more)\napp:apps\n33\n");
+}
+
+/// What a user asks and is refused is what it would be elsewhere.
+fn refusals(fixture: &Fixture) {
+    let prepared = step(
+        fixture.overlay("guarded", &[]),
+        consistent(),
+        "mkdir closed shared; chmod 700 closed; touch closed/f; chown 0:55 shared; chmod 775 shared; echo x > theirs; chmod 1777 .; ln -s theirs link",
+    );
+    assert_eq!(prepared.out, "");
+    let spec = EmulationSpec::new(Mode::Consistent, User { uid: 33, gid: 44, groups: vec![44, 55] }).with_layers(prepared.report.left);
+    let script = "try() { \"$@\" 2>/dev/null && echo yes || echo no; }; \
+        for f in theirs closed shared link /etc none; do test -r $f; echo $f $? $(test -w $f; echo $?) $(test -x $f; echo $?); done; \
+        try sh -c 'echo y > theirs'; try sh -c 'echo y > link'; try sh -c 'echo y > closed/f'; try touch closed/g; try mkdir /etc/d; try mknod /p p; \
+        try ln -s x /l; try touch shared/f; try mkdir mine; try sh -c 'echo y > own; chmod 400 own'; try sh -c 'echo z > own'; cat own; \
+        try sh -c 'echo > /dev/null'; try sh -c 'echo 0 > /proc/self/oom_score_adj'";
+    let done = step(fixture.overlay("guards", &["guarded"]), Some(spec), script);
+    let expected = "theirs 0 1 1\nclosed 1 1 1\nshared 0 0 0\nlink 0 1 1\n/etc 0 1 0\nnone 1 1 1\n\
+        no\nno\nno\nno\nno\nno\nno\nyes\nyes\nyes\nno\ny\nyes\nyes\n";
+    assert_eq!(done.out, expected);
 }
 
 /// Thousands of short processes, many at once, each with its own user.

@@ -11,6 +11,10 @@ pub enum Call {
     Stat(Layout),
     /// statx: flags, mask, buffer.
     Statx,
+    /// access: mode.
+    Access,
+    /// faccessat2: mode, flags.
+    AccessWithFlags,
     /// open: flags, mode.
     Open,
     /// openat2: structure, its size.

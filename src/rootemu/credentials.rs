@@ -52,6 +52,7 @@ pub struct Credentials {
 #[allow(missing_docs)]
 pub mod capability {
     pub const CHOWN: u32 = 0;
+    pub const DAC_OVERRIDE: u32 = 1;
     pub const FOWNER: u32 = 3;
     pub const FSETID: u32 = 4;
     pub const SETGID: u32 = 6;

@@ -83,7 +83,14 @@ fn install(mode: Mode, watched: Watched) -> Result<Option<OwnedFd>> {
             .hint("`--root-emulation=none` runs the step without"));
     }
     let program = filter::program(mode, watched);
-    let failed = |e| Error::os("can't install the filter of root emulation", e);
+    let failed = |e: std::io::Error| {
+        let nested = e.raw_os_error() == Some(libc::EBUSY);
+        let error = Error::os("can't install the filter of root emulation", e);
+        match nested {
+            true => error.cause("a container around this process has such a filter already, and the kernel allows one"),
+            false => error,
+        }
+    };
     match mode {
         Mode::Consistent => seccomp::install_with_listener(&program).map(Some).map_err(failed),
         _ => seccomp::install(&program).map(|()| None).map_err(failed),
@@ -127,11 +134,13 @@ pub(super) fn answer_self_test(argument: u64) -> Answer {
 fn try_out(mode: Mode) -> Result<()> {
     let attempt = move || -> Result<()> {
         seccomp::set_no_new_privs().map_err(|e| Error::os("can't set no_new_privs", e))?;
-        // Made before the filter, so that it is not under it.
-        let (sender, receiver) = mpsc::sync_channel::<Listener>(1);
-        let helper = thread::spawn(move || receiver.recv().map_or(Ok(()), |listener| play_supervisor(&listener)));
+        // Made before the filter, so that it is not under it: even seccomp(2), which `Listener::new` calls, would wait for an answer.
+        let (sender, receiver) = mpsc::sync_channel::<OwnedFd>(1);
+        let helper = thread::spawn(move || match receiver.recv() {
+            Ok(listener) => play_supervisor(&Listener::new(listener).map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?),
+            Err(_) => Ok(()),
+        });
         if let Some(listener) = install(mode, Watched::default())? {
-            let listener = Listener::new(listener).map_err(|e| Error::os("can't use the listener of root emulation", e))?;
             // If the helper is gone its result says why.
             let _ = sender.send(listener);
         }

@@ -62,8 +62,18 @@ impl Width {
     }
 
     fn write(self, request: &Request<'_>, address: u64, ids: &[u32]) -> Result<(), Errno> {
-        let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.show(id).to_le_bytes().into_iter().take(self.bytes())).collect();
-        request.write(address, &bytes)
+        const AT_ONCE: usize = 64;
+        let mut address = address;
+        for part in ids.chunks(AT_ONCE) {
+            let mut bytes = [0; 4 * AT_ONCE];
+            for (place, &id) in bytes.chunks_mut(self.bytes()).zip(part) {
+                place.copy_from_slice(&self.show(id).to_le_bytes()[..self.bytes()]);
+            }
+            let length = part.len() * self.bytes();
+            request.write(address, &bytes[..length])?;
+            address = address.wrapping_add(length as u64);
+        }
+        Ok(())
     }
 }
 
@@ -132,13 +142,11 @@ pub fn capget(request: &Request<'_>) -> Outcome {
         request.shared.processes.credentials_of(process).ok_or(Errno::ESRCH)?
     };
     let sets = credentials.capabilities;
-    let mut bytes = Vec::with_capacity(24);
-    for half in 0..count {
-        for set in [sets.effective, sets.permitted, sets.inheritable] {
-            bytes.extend_from_slice(&((set >> (32 * half)) as u32).to_le_bytes());
-        }
+    let mut bytes = [[[0; 4]; 3]; 2];
+    for (half, words) in bytes.iter_mut().enumerate() {
+        *words = [sets.effective, sets.permitted, sets.inheritable].map(|set| ((set >> (32 * half)) as u32).to_le_bytes());
     }
-    request.write(request.operand(1), &bytes)?;
+    request.write(request.operand(1), bytes[..count].as_flattened().as_flattened())?;
     DONE
 }
 

@@ -293,6 +293,7 @@ fn known_flags(call: Call) -> i32 {
     let common = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
     match call {
         Call::Stat(_) => common | libc::AT_NO_AUTOMOUNT,
+        Call::AccessWithFlags => common | libc::AT_EACCESS,
         Call::Statx => common | libc::AT_NO_AUTOMOUNT | STATX_SYNC,
         _ => common,
     }

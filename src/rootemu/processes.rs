@@ -180,6 +180,11 @@ impl Processes {
         self.lock().departed.get(&process).cloned()
     }
 
+    /// The mount that the step's root file system is, as statx tells it.
+    pub fn root_mount(&self) -> u64 {
+        self.root.mount()
+    }
+
     /// Whether these are what the first process began with: what everyone has of whom nothing else is known.
     pub fn is_initial(&self, credentials: &Credentials) -> bool {
         self.initial.get().is_some_and(|initial| **initial == *credentials)

@@ -72,6 +72,11 @@ impl RootIdentity {
         Self::read(Name::new(format_args!("{process}/root")).as_c_str())
     }
 
+    /// The mount's number, as statx tells it.
+    pub fn mount(&self) -> u64 {
+        self.mount
+    }
+
     /// The supervisor's own.
     pub fn own() -> Result<Self, Errno> {
         Self::read(c"/")

@@ -8,7 +8,7 @@
 //! one receives at any time, since the kernel wakes all who wait for notifications.
 //!
 //! A handler can wait for long: for a file of a FUSE server, which may itself be a process of the step that needs an answer. So when nothing is
-//! answered for some time though somebody asks, one thread more is started, and from then on nobody answers who receives ([`Rota::look`]).
+//! answered for some time though somebody asks, one thread more is started, and for long nobody answers who receives ([`Rota::look`]).
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +21,8 @@ use crate::sys::notify::{self, Listener, Notification};
 
 /// How long a crowd is believed to last, in notifications.
 const CROWD: u32 = 32;
+/// The same when a handler has waited for long, so that another may. Not for ever: perhaps this machine only had no time for us.
+const WARY: u32 = 5000;
 /// More threads than these are not started, however many wait.
 const MOST_THREADS: usize = 64;
 /// Threads that wait in the kernel when all is over are called this often.
@@ -44,8 +46,6 @@ struct State {
     answering: usize,
     /// How many may answer at once while callers crowd.
     limit: usize,
-    /// Whether a handler has waited for long, so that another may.
-    wary: bool,
     /// Who called last.
     last: u32,
     /// For how many more notifications a crowd is believed to be there.
@@ -106,7 +106,7 @@ impl<'s> Rota<'s> {
         *last = Look { answered, waited: waits && !stuck };
         if stuck && state.limit + 1 < MOST_THREADS {
             state.limit += 1;
-            state.wary = true;
+            state.crowd = WARY;
             if unreceived {
                 state.receiver = None;
             }
@@ -186,7 +186,7 @@ impl Duty<'_> {
             let Ok(note) = self.rota.listener.receive() else { return };
             let mut state = self.rota.lock();
             state.queue.push_back(note);
-            state.crowd = CROWD;
+            state.crowd = state.crowd.max(CROWD);
         }
     }
 
@@ -229,7 +229,7 @@ impl Duty<'_> {
             self.receives = false;
             return None;
         }
-        if state.crowd == 0 && !state.wary && state.answering == 0 {
+        if state.crowd == 0 && state.answering == 0 {
             return state.queue.pop_front();
         }
         let note = state.take()?;

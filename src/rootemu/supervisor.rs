@@ -21,7 +21,7 @@ use super::request::{Keeping, Outcome, Request, Scratch, Shared};
 use super::rota::{Duty, Look, Rota};
 use super::spec::{EmulationSpec, Report};
 use super::tables;
-use super::{create, emulation, exec, identity, owner, removal, report, stat, xattr};
+use super::{access, create, emulation, exec, identity, owner, removal, report, stat, xattr};
 use crate::error::{Error, Kind, Result};
 use crate::oci::ImagePath;
 use crate::rootfs::record::Record;
@@ -34,7 +34,7 @@ const MOST_AT_ONCE: usize = 4;
 /// One thread answers 100,000 stat calls a second; the callers want processors, too.
 const PROCESSORS_PER_THREAD: usize = 4;
 /// How long a handler may be at a file before others must not wait for it any longer.
-const PATIENCE: Duration = Duration::from_millis(25);
+const PATIENCE: Duration = Duration::from_millis(50);
 /// All numbers of the tables are below.
 const NUMBERS: usize = 512;
 
@@ -232,6 +232,7 @@ fn dispatch(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     match request.row.call {
         Call::Stat(layout) => stat::stat(request, scratch, layout),
         Call::Statx => stat::statx(request, scratch),
+        Call::Access | Call::AccessWithFlags => access::access(request, scratch),
         Call::Open => create::open(request, scratch),
         Call::Openat2 => create::openat2(request, scratch),
         Call::Creat => create::creat(request, scratch),

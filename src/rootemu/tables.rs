@@ -48,7 +48,8 @@ const SECOND_AT: Target = Target::Path { directory: Some(1), path: 2, last: Last
 const EVERYWHERE: &[Row] = &[
     simple(425, Call::Absent), // io_uring_setup: its operations pass no filter
     row(437, Call::Openat2, AT, 2),
-    row(452, Call::Chmod, AT_FLAGS_3, 2), // fchmodat2
+    row(439, Call::AccessWithFlags, AT_FLAGS_3, 2), // faccessat2
+    row(452, Call::Chmod, AT_FLAGS_3, 2),           // fchmodat2
     row(463, Call::SetXattrAt, AT_FLAGS_2, 3),
     row(464, Call::GetXattrAt, AT_FLAGS_2, 3),
     row(465, Call::ListXattr, AT_FLAGS_2, 3),   // listxattrat
@@ -60,6 +61,7 @@ const X86_64: &[Row] = &[
     row(4, Call::Stat(Layout::X86_64), PATH, 1),
     row(5, Call::Stat(Layout::X86_64), FD, 1),
     row(6, Call::Stat(Layout::X86_64), LINK, 1),
+    row(21, Call::Access, PATH, 1),
     simple(49, Call::Bind),
     simple(55, Call::PeerCredentials), // getsockopt
     row(59, Call::Exec, PATH, 1),
@@ -125,6 +127,7 @@ const X86_64: &[Row] = &[
     row(265, Call::Move, LINK_AT, 2),   // linkat
     row(266, Call::Symlink, SECOND_AT, 0),
     row(268, Call::Chmod, AT, 2),
+    row(269, Call::Access, AT, 2),               // faccessat
     simple(272, Call::View),                     // unshare
     row(280, Call::Move, LINK_AT, 2),            // utimensat
     simple(308, Call::View),                     // setns
@@ -153,6 +156,7 @@ const AARCH64: &[Row] = &[
     row(36, Call::Symlink, SECOND_AT, 0),
     row(37, Call::Move, LINK_AT, 2),   // linkat
     row(38, Call::Rename, LINK_AT, 2), // renameat
+    row(48, Call::Access, AT, 2),      // faccessat
     simple(41, Call::View),            // pivot_root
     simple(51, Call::View),            // chroot
     row(52, Call::Chmod, FD, 1),
@@ -207,7 +211,8 @@ const I386: &[Row] = &[
     row(16, Call::Chown(Width::Narrow), LINK, 1),
     narrow(23, Identity::SetUid),
     narrow(24, Identity::GetUid),
-    row(30, Call::Move, PATH, 1),   // utime
+    row(30, Call::Move, PATH, 1), // utime
+    row(33, Call::Access, PATH, 1),
     row(38, Call::Rename, LINK, 1), // rename
     row(39, Call::Mkdir, LINK, 1),
     row(40, Call::RemoveDirectory, LINK, 1),
@@ -285,6 +290,7 @@ const I386: &[Row] = &[
     row(303, Call::Move, LINK_AT, 2),   // linkat
     row(304, Call::Symlink, SECOND_AT, 0),
     row(306, Call::Chmod, AT, 2),
+    row(307, Call::Access, AT, 2),               // faccessat
     simple(310, Call::View),                     // unshare
     row(320, Call::Move, LINK_AT, 2),            // utimensat
     simple(346, Call::View),                     // setns
@@ -330,6 +336,9 @@ mod tests {
             (libc::SYS_lchown, (Call::Chown(Width::Wide), LINK)),
             (libc::SYS_fchown, (Call::Chown(Width::Wide), FD)),
             (libc::SYS_fchownat, (Call::Chown(Width::Wide), AT_FLAGS_4)),
+            (libc::SYS_access, (Call::Access, PATH)),
+            (libc::SYS_faccessat, (Call::Access, AT)),
+            (libc::SYS_faccessat2, (Call::AccessWithFlags, AT_FLAGS_3)),
             (libc::SYS_chmod, (Call::Chmod, PATH)),
             (libc::SYS_fchmod, (Call::Chmod, FD)),
             (libc::SYS_fchmodat, (Call::Chmod, AT)),

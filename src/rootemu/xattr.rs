@@ -4,7 +4,7 @@
 //! a user namespace that does not exist where the image runs. What the file holding it refuses, the table takes ([`super::kept`]): these
 //! on symlinks, and on a file system without extended attributes `user.*`, too. Access control lists are kept likewise, but mean more ([`super::lists`]).
 
-use std::ffi::CString;
+use std::ffi::CStr;
 
 use nix::errno::Errno;
 use rustix::fs::XattrFlags;
@@ -27,14 +27,35 @@ const HIDDEN: [&[u8]; 2] = [b"user.containers.", b"user.rootling."];
 const NAME_MAX: usize = 255;
 const SIZE_MAX: usize = 65536;
 
-/// What a name means.
+/// What a name means. A box would be the allocation that [`KeptName`] avoids.
+#[allow(clippy::large_enum_variant)]
 enum Name {
     /// The kernel's business.
     Native,
     /// Kept under another name.
-    Kept(CString),
+    Kept(KeptName),
     /// Not there.
     Hidden,
+}
+
+/// The name under which an attribute is kept; on the stack, since `ls -l` asks every file for two.
+struct KeptName([u8; KeptName::ROOM]);
+
+impl KeptName {
+    const ROOM: usize = KEPT_XATTR_PREFIX.len() + NAME_MAX + 1;
+
+    /// A prefix, `KEPT_XATTR_PREFIX` or none, and a name of at most `NAME_MAX` bytes.
+    fn new(prefix: &[u8], name: &[u8]) -> Self {
+        let mut bytes = [0; Self::ROOM];
+        bytes[..prefix.len()].copy_from_slice(prefix);
+        bytes[prefix.len()..prefix.len() + name.len()].copy_from_slice(name);
+        Self(bytes)
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        // The last byte is never written.
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
+    }
 }
 
 /// What becomes of calls on `user.*`.
@@ -60,8 +81,7 @@ fn classify(name: &[u8], user: User) -> Name {
     } else {
         return Name::Native;
     };
-    // A name read up to its NUL has no other.
-    CString::new([prefix, name].concat()).map_or(Name::Native, Name::Kept)
+    Name::Kept(KeptName::new(prefix, name))
 }
 
 /// Whether a name is kept under another.
@@ -70,9 +90,9 @@ fn is_privileged(name: &[u8]) -> bool {
 }
 
 /// Where a name of the image is kept in the file itself.
-fn kept_name(name: &[u8]) -> Result<CString, Errno> {
+fn kept_name(name: &[u8]) -> Result<KeptName, Errno> {
     let prefix = if name.starts_with(b"user.") { &b""[..] } else { KEPT_XATTR_PREFIX.as_bytes() };
-    CString::new([prefix, name].concat()).map_err(|_| Errno::EINVAL)
+    if name.len() > NAME_MAX { Err(Errno::EINVAL) } else { Ok(KeptName::new(prefix, name)) }
 }
 
 /// Keeps a value, in the file or in the table.
@@ -80,7 +100,7 @@ fn kept_name(name: &[u8]) -> Result<CString, Errno> {
 /// # Errors
 /// Those of setxattr.
 pub fn keep(shared: &Shared, file: &Located<'_>, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<(), Errno> {
-    match set(file, &*kept_name(name)?, value, flags) {
+    match set(file, kept_name(name)?.as_c_str(), value, flags) {
         Err(Errno::EOPNOTSUPP | Errno::EPERM) => kept::set(shared, file, name, value, flags),
         done => done,
     }
@@ -88,7 +108,7 @@ pub fn keep(shared: &Shared, file: &Located<'_>, name: &[u8], value: &[u8], flag
 
 /// Removes a kept value, if there is one.
 pub fn take(shared: &Shared, file: &Located<'_>, name: &[u8]) -> Result<(), Errno> {
-    match remove(file, &*kept_name(name)?) {
+    match remove(file, kept_name(name)?.as_c_str()) {
         Err(Errno::ENODATA | Errno::EOPNOTSUPP | Errno::EPERM) => {
             // Fails where there is none.
             let _ = kept::remove(shared, file, name);
@@ -102,8 +122,8 @@ pub fn take(shared: &Shared, file: &Located<'_>, name: &[u8]) -> Result<(), Errn
 pub fn kept_value(shared: &Shared, file: &Located<'_>, name: &[u8]) -> Option<Vec<u8>> {
     let name_in_file = kept_name(name).ok()?;
     let get = |value: &mut [u8]| match file.follow {
-        Follow::Yes => rustix::fs::getxattr(file.path, &*name_in_file, value),
-        Follow::No => rustix::fs::lgetxattr(file.path, &*name_in_file, value),
+        Follow::Yes => rustix::fs::getxattr(file.path, name_in_file.as_c_str(), value),
+        Follow::No => rustix::fs::lgetxattr(file.path, name_in_file.as_c_str(), value),
     };
     // Enough for nearly all; a longer value is read with a second call.
     let mut short = [0; 256];
@@ -180,7 +200,7 @@ fn set_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outc
         scratch.bytes = capability_v2(std::mem::take(&mut scratch.bytes));
     }
     let flags = XattrFlags::from_bits_retain(value.flags);
-    match set(&file, &*kept, &scratch.bytes, flags) {
+    match set(&file, kept.as_c_str(), &scratch.bytes, flags) {
         Ok(()) => DONE,
         Err(Errno::ENOENT) => PASS,
         Err(Errno::EOPNOTSUPP | Errno::EPERM) => {
@@ -233,8 +253,8 @@ fn get_value(request: &Request<'_>, scratch: &mut Scratch, value: Value) -> Outc
     }
     scratch.bytes.resize(SIZE_MAX, 0);
     let length = match file.follow {
-        Follow::Yes => rustix::fs::getxattr(file.path, &*kept, &mut scratch.bytes[..]),
-        Follow::No => rustix::fs::lgetxattr(file.path, &*kept, &mut scratch.bytes[..]),
+        Follow::Yes => rustix::fs::getxattr(file.path, kept.as_c_str(), &mut scratch.bytes[..]),
+        Follow::No => rustix::fs::lgetxattr(file.path, kept.as_c_str(), &mut scratch.bytes[..]),
     };
     let length = match length {
         Ok(length) => length,
@@ -321,7 +341,7 @@ pub fn remove_call(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
             outcome => outcome,
         };
     }
-    match remove(&file, &*kept) {
+    match remove(&file, kept.as_c_str()) {
         Ok(()) => DONE,
         Err(Errno::ENOENT) => PASS,
         Err(Errno::ENODATA | Errno::EOPNOTSUPP | Errno::EPERM) => {

@@ -37,6 +37,12 @@ const GIVE: &str = r#"give() { stat -c "dev=%D,ino=%i,mode=$2,uid=${1%:*},gid=${
 
 fn rig() -> Rig {
     let rig = Rig::with_base();
+    add_distribution(&rig);
+    rig
+}
+
+/// Gives the rig the distribution's config and an image of it, on the image `base`.
+fn add_distribution(rig: &Rig) {
     rig.write("configs/unheard.toml", CONFIG);
     rig.write("configs/README", "not a config");
     rig.write("context/os-release", "NAME=Unheard\nID=unheard\n");
@@ -44,7 +50,6 @@ fn rig() -> Rig {
         "unheard",
         "FROM base\nCOPY os-release /usr/lib/os-release\nRUN mkdir -p /etc && ln -s ../usr/lib/os-release /etc/os-release\n",
     );
-    rig
 }
 
 fn build(rig: &Rig, name: &str, dockerfile: &str, more: &[&str]) -> Ran {
@@ -120,7 +125,22 @@ fn stages_and_arguments_share_one_installation() {
 
 #[test]
 fn what_is_pretended_lasts() {
-    let rig = rig();
+    lasts(&rig());
+}
+
+/// Where the file system holds no attributes, and overlays can't be mounted, the layer's record has it.
+#[test]
+fn what_is_pretended_lasts_without_attributes() {
+    let Some(rig) = Rig::on_fuse("--xattr-none") else { return };
+    let other = Rig::with_base();
+    let tar = other.path("base.tar").display().to_string();
+    other.ok(["export", "base", "-o", &tar]);
+    rig.ok(["import", &tar, "base"]);
+    add_distribution(&rig);
+    lasts(&rig);
+}
+
+fn lasts(rig: &Rig) {
     let dockerfile = format!(
         "FROM unheard\n\
          RUN {GIVE}; :>/file; ln -s file /link; mkdir /locked /plain; :>/device; mkfifo /fifo; :>/hard; ln /hard /link2; \
@@ -129,14 +149,14 @@ fn what_is_pretended_lasts() {
          RUN cat /dev/null; {GIVE}; sort $STATE; give 0:0 100755 /file\n\
          RUN <<SCRIPT\n#!/bin/sh\n{GIVE}\n:>/scripted\ngive 7:8 100644 /scripted\nSCRIPT\n"
     );
-    let ran = build(&rig, "kinds", &dockerfile, &[]);
+    let ran = build(rig, "kinds", &dockerfile, &[]);
     assert_eq!(ran.code, Some(0), "{ran}");
     for recalled in
         ["mode=104755,uid=33,gid=34", "mode=120777,uid=35,gid=36", "mode=40000,uid=0,gid=0", "mode=20660,uid=0,gid=6,nlink=1,rdev=259"]
     {
         assert!(ran.stderr.contains(recalled), "{recalled} is not recalled: {ran}");
     }
-    let list = owners(&rig, "kinds");
+    let list = owners(rig, "kinds");
     for (what, path) in [
         ("-rwxr-xr-x 0/0 ", " file"),
         ("lrwxrwxrwx 35/36 ", " link"),

@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::registry::{Registry, push_sample};
-use crate::rig::{Rig, assert_ordinary_user, fixture, needs};
+use crate::rig::{Ran, Rig, assert_ordinary_user, fixture, needs};
 
 /// How often each kind of work is killed, at moments spread over its whole length.
 const KILLS: u32 = 12;
@@ -112,4 +112,41 @@ fn killed_commands_leave_no_processes() {
         sleep(Duration::from_millis(20));
     }
     rig.assert_healthy();
+}
+
+/// SIGKILL of the process that supervises a RUN and its root emulation: an error of the step, soon, and nothing is committed.
+#[test]
+fn killed_supervisors() {
+    let rig = Rig::with_base();
+    rig.write("context/Dockerfile", "FROM base\nRUN touch /begun && while stat /begun >/dev/null; do :; done\n");
+    let child = rig.start(["build", "-t", "killed", "context"]);
+    let until = Instant::now() + Duration::from_secs(30);
+    let sandbox = loop {
+        // It runs in a PID namespace of its own and has started the command.
+        match children(child.id()).into_iter().find(|&pid| is_sandbox(pid) && !children(pid).is_empty()) {
+            Some(pid) => break pid,
+            None if Instant::now() > until => panic!("no sandbox process was started"),
+            None => sleep(Duration::from_millis(10)),
+        }
+    };
+    sleep(Duration::from_millis(200));
+    assert!(Command::new("kill").args(["-KILL", &sandbox.to_string()]).status().unwrap().success());
+    let ran = Ran::of(child.wait_with_output().unwrap(), "build".into());
+    assert!(ran.code.is_some_and(|code| code != 0), "{ran}");
+    for expected in ["error: the sandbox process ended before the command\n", "\ncause: killed by signal 9\n"] {
+        assert!(ran.stderr.contains(expected), "{ran}");
+    }
+    assert!(!rig.ok(["images"]).contains("killed"), "an image was made");
+    rig.assert_healthy();
+    assert_swept(&rig);
+}
+
+fn children(process: u32) -> Vec<u32> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return vec![] };
+    let lists = threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
+}
+
+fn is_sandbox(process: u32) -> bool {
+    std::fs::read(format!("/proc/{process}/cmdline")).is_ok_and(|line| line.starts_with(b"rootling-sandbox"))
 }

@@ -154,3 +154,39 @@ fn a_plain_directory_and_other_programs_run_what_we_built() {
         assert_eq!(out.stdout, b"built\n", "{}", Ran::of(out.clone(), "bwrap".into()));
     }
 }
+
+/// A shell at a terminal: Ctrl-C and Ctrl-Z reach its jobs, and it is root as in RUN.
+#[test]
+fn interactive_shells_with_root_emulation() {
+    use std::io::Write;
+    if needs("script").is_none() || needs("bash").is_none() {
+        return;
+    }
+    let rig = Rig::new();
+    rig.ok(["import", "host:bash,touch,chown,stat,sleep,id", "shell"]);
+    let inside = rig.command(["run", "--write", "--root-emulation", "shell", "--", "bash", "--norc", "-i"]);
+    let line = std::iter::once(inside.get_program()).chain(inside.get_args()).map(|word| word.to_str().unwrap()).collect::<Vec<_>>();
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line.join(" "), "/dev/null"]);
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut keys = child.stdin.take().unwrap();
+    for typed in [
+        &b"touch f; chown 33:44 f; stat -c owner=%u:%g f\n"[..],
+        b"sleep 1000\n",
+        b"\x03",
+        b"echo interrupted=$?\n",
+        b"sleep 1000\n",
+        b"\x1a",
+        b"echo stopped=$?; kill %1; wait; echo me=$(id -u)\n",
+        b"exit 3\n",
+    ] {
+        // What is typed before the shell reads is typed to the command before.
+        std::thread::sleep(Duration::from_millis(400));
+        keys.write_all(typed).unwrap();
+    }
+    let ran = Ran::of(child.wait_with_output().unwrap(), "script".into());
+    for expected in ["owner=33:44", "interrupted=130", "stopped=148", "me=0"] {
+        assert!(ran.stdout.contains(expected), "{expected}: {ran}");
+    }
+    assert_eq!(ran.code, Some(3), "{ran}");
+}

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use rootling::rootemu::Emulation;
 use rootling::sandbox::{Access, Capabilities, Emulator, Missing, Mount, MountKind, Stdio, Stream, Supervision, spawn};
 use serde_json::Value;
 
+use super::memory::ALLOCATIONS;
 use super::{Fixture, compile, consistent, run, spec};
 
 /// Checks of `faults.c`, each in a step of its own, and how often each repeats what it does.
@@ -106,7 +108,12 @@ impl Emulator for Fragile {
     fn supervise(&self, spec: &Value, listener: OwnedFd, context: Supervision) -> Result<Value> {
         const LATER: Duration = Duration::from_millis(200);
         match spec["breaks"].as_str() {
-            None => Emulation.supervise(spec, listener, context),
+            None => {
+                let before = ALLOCATIONS.load(Ordering::Relaxed);
+                let mut report = Emulation.supervise(spec, listener, context)?;
+                report["allocations"] = (ALLOCATIONS.load(Ordering::Relaxed) - before).into();
+                Ok(report)
+            }
             Some("at once") => Err(Error::new("broken")),
             Some("crash") => {
                 thread::spawn(|| {
@@ -152,6 +159,9 @@ pub fn supervisors(fixture: &Fixture) {
 
 /// 32-bit programs, whose calls have numbers and structures of their own.
 pub fn calls_of_i386(fixture: &Fixture) {
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
     let options = ["-m32", "-nostdlib", "-ffreestanding", "-fno-pic", "-no-pie", "-fno-stack-protector"];
     let Some(()) = compile(fixture, "i386", include_str!("i386.c"), &options) else { return };
     let done = run(&spec(fixture.overlay("upper", &[]), consistent(), "exec i386")).unwrap();

@@ -242,19 +242,18 @@ impl Keeper {
             false => rustix::fs::lsetxattr(&entry.path, OVERRIDE_XATTR, over.to_string().as_bytes(), XattrFlags::empty()),
         };
         match set {
-            // Its native mode is its mode again.
-            Ok(()) | Err(rustix::io::Errno::NODATA) if plain && stat.mode & 0o7777 != over.mode => {
-                let mode = rustix::fs::Mode::from_raw_mode(over.mode);
-                rustix::fs::chmodat(CWD, &entry.path, mode, AtFlags::empty()).map_err(failed("change the mode of", &entry.path))
-            }
-            Err(rustix::io::Errno::NODATA) if plain => Ok(()),
+            Ok(()) => {}
+            Err(rustix::io::Errno::NODATA) if plain => {}
             // A file system without attributes: whoever makes the layer keeps it elsewhere.
-            Err(rustix::io::Errno::NOTSUP) => {
-                self.report.insert(entry.image_path(), over);
-                Ok(())
-            }
-            set => set.map_err(failed("set the owner of", &entry.path)),
+            Err(rustix::io::Errno::NOTSUP) => drop(self.report.insert(entry.image_path(), over)),
+            Err(error) => return Err(failed("set the owner of", &entry.path)(error)),
         }
+        // What needs no override has its mode natively.
+        if plain && stat.mode & 0o7777 != over.mode {
+            let mode = rustix::fs::Mode::from_raw_mode(over.mode);
+            rustix::fs::chmodat(CWD, &entry.path, mode, AtFlags::empty()).map_err(failed("change the mode of", &entry.path))?;
+        }
+        Ok(())
     }
 }
 
