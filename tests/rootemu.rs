@@ -25,7 +25,7 @@ mod memory;
 
 type Check = fn(&Fixture);
 
-const CHECKS: [(&str, Check); 17] = [
+const CHECKS: [(&str, Check); 18] = [
     ("scripts", scripts),
     ("calls", calls),
     ("asks", asks),

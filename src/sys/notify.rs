@@ -281,3 +281,28 @@ impl AsFd for Watch {
         self.0.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    /// What ends the waiting for notifications where the kernel does not (before Linux 6.11).
+    #[test]
+    fn an_interrupt_ends_waiting() {
+        let (sender, receiver) = mpsc::channel();
+        let waiting = thread::spawn(move || {
+            allow_interrupts()?;
+            sender.send(this_thread()).map_err(|_| Errno::EPIPE)?;
+            Watch::new()?.wait(Duration::from_secs(60), |_| {})
+        });
+        let thread = receiver.recv().unwrap();
+        while !waiting.is_finished() {
+            interrupt(thread);
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(waiting.join().unwrap(), Err(Errno::EINTR));
+    }
+}

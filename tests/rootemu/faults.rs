@@ -159,6 +159,9 @@ pub fn supervisors(fixture: &Fixture) {
 
 /// 32-bit programs, whose calls have numbers and structures of their own.
 pub fn calls_of_i386(fixture: &Fixture) {
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
     let options = ["-m32", "-nostdlib", "-ffreestanding", "-fno-pic", "-no-pie", "-fno-stack-protector"];
     let Some(()) = compile(fixture, "i386", include_str!("i386.c"), &options) else { return };
     let done = run(&spec(fixture.overlay("upper", &[]), consistent(), "exec i386")).unwrap();
