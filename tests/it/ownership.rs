@@ -11,12 +11,12 @@ use crate::registry::Registry;
 use crate::rig::{Rig, assert_ordinary_user, needs};
 
 const BASE: &str = "host:sh,ls,cat,cp,mv,rm,rmdir,ln,mkdir,touch,chmod,chown,stat,id,echo,find,mkfifo,mknod,seq,sleep,true,false,\
-    setfattr,getfattr,setcap,getcap";
+    setfattr,getfattr,setcap,getcap,setfacl,getfacl";
 
 /// A rig on a file system with extended attributes, and one without.
 fn both() -> Option<[(&'static str, Rig); 2]> {
     assert_ordinary_user();
-    for program in ["python3", "setfattr", "setcap"] {
+    for program in ["python3", "setfattr", "setcap", "setfacl"] {
         needs(program)?;
     }
     let rigs = [("with attributes", Rig::new()), ("without attributes", Rig::on_fuse("--xattr-none")?)];
@@ -32,16 +32,17 @@ fn both() -> Option<[(&'static str, Rig); 2]> {
 const EVERYTHING: &str = "mkdir -p /d/e && cd /d && echo 1 >one && echo 2 >e/two && ln one hard && ln -s one soft && mkfifo pipe && \
     mknod null c 1 3 && mknod disk b 8 1 && cp /bin/true cap && mkdir locked && echo x >locked/x && \
     chown 33:44 one && chmod 6750 one && chown -h 5:6 soft && chown 7:8 pipe e && chmod 600 pipe && chown 0:6 disk && chmod 660 disk && \
-    setcap cap_net_raw+ep cap && setfattr -n user.x -v y one && setfattr -n trusted.t -v z e && setfattr -h -n trusted.s -v s soft && \
+    setfacl -m u:33:rw,g:44:r e/two && setfacl -d -m g:44:rx e && setcap cap_net_raw+ep cap && setfattr -n user.x -v y one && setfattr -n trusted.t -v z e && setfattr -h -n trusted.s -v s soft && \
     chown 65534:65534 locked/x && chmod 0 locked/x locked && setfattr -n user.bytes -v 0x00ff5c e";
 
-const SEEN: &str =
-    "(cd /d && stat -c '%n %u:%g %a %F' . * e/* locked/x && getcap cap && getfattr -h -d -m '^(user|trusted)' -e hex . one e soft)";
+const SEEN: &str = "(cd /d && stat -c '%n %u:%g %a %F' . * e/* locked/x && getcap cap && getfattr -h -d -m '^(user|trusted)' -e hex . one e soft && getfacl -n e e/two)";
 
-const FACTS: [&str; 15] = [
+const FACTS: [&str; 17] = [
     "\"d/cap\" xattr security.capability=0100000200200000",
     "\"d/disk\" owner=0:6",
     "\"d/e\" owner=7:8",
+    "\"d/e\" xattr system.posix_acl_default=",
+    "\"d/e/two\" xattr system.posix_acl_access=",
     "\"d/e\" xattr trusted.t=7a",
     "\"d/e/two\" owner=0:0",
     "\"d/e\" xattr user.bytes=00ff5c",

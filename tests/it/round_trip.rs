@@ -134,3 +134,20 @@ fn tar_holds(rig: &Rig) {
         assert!(bytes.windows(record.len()).any(|window| window == record.as_bytes()), "no {record}");
     }
 }
+
+#[test]
+fn lists_that_name_users_are_seen_by_every_step_and_in_every_place() {
+    let dockerfile = "FROM base\n\
+        COPY lists list /\n\
+        RUN mkdir /data && sh /lists /data && sh /list /data >/same-step\n\
+        RUN sh /list /data >/next-step\n";
+    let Some((rig, expected)) = rig_with("lists", dockerfile) else { return };
+    for step in ["same-step", "next-step"] {
+        same(step, &rig.sh("made", &format!("cat /{step}")), &expected);
+    }
+    rig.build("copied", "FROM base\nCOPY --from=made /list /\nCOPY --from=made /data /data\n");
+    same("COPY --from", &listed(&rig, "copied"), &expected);
+    rig.ok(["export", "made", "-o", "made.tar"]);
+    rig.ok(["import", "made.tar", "imported"]);
+    same("an imported archive", &listed(&rig, "imported"), &expected);
+}

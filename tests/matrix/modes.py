@@ -1,5 +1,5 @@
 """The ways to install a package that are compared: real root, rootling's root emulations, ch-image. Each installs into a fresh copy of the base."""
-import contextlib, functools, gzip, json, os, pwd, shutil, subprocess, tempfile
+import contextlib, functools, gzip, json, os, pwd, queue, shutil, subprocess, tempfile
 
 import facts, ground
 from facts import Outcome
@@ -137,33 +137,43 @@ class ChImage(User):
     def __init__(self, scratch, proxy, program):
         super().__init__(scratch, proxy)
         self.program = program.split()
-        self.storage = f"{self.scratch}/storage"
+        # A storage directory each for those that run at a time: it serves one ch-image only.
+        self.first, self.idle = f"{self.scratch}/storage", queue.SimpleQueue()
         archive = self.file_for_user(f"{ground.KEPT}/base.tar", "base.tar")
-        self.command(*self.program, "import", "--no-cache", "-s", self.storage, archive, "matrix-plain")
+        self.command(*self.program, "import", "--no-cache", "-s", self.first, archive, "matrix-plain")
         os.unlink(archive)
         # Its own installation of that needs the proxy too.
         self.environment["http_proxy"] = proxy
         # Before 0.32 `--force` installs a package of its own first; that isn't to count as a difference of each package.
         context = self.context(FAKEROOT, INSTALL, base="matrix-plain")
-        self.command(*self.program, "build", "-s", self.storage, "--force", "--no-cache", "-t", "matrix-base", context)
-        self.base = self.tree("matrix-base")
+        self.command(*self.program, "build", "-s", self.first, "--force", "--no-cache", "-t", "matrix-base", context)
+        self.base = self.tree(self.first, "matrix-base")
 
-    def tree(self, image):
-        return facts.of_directory(f"{self.storage}/img/{image}", self.inside)
+    def tree(self, storage, image):
+        return facts.of_directory(f"{storage}/img/{image}", self.inside)
+
+    def storage(self):
+        try:
+            return self.idle.get_nowait()
+        except queue.Empty:
+            storage = tempfile.mkdtemp(prefix="storage.", dir=self.scratch)
+            ground.run("cp", "-a", f"{self.first}/.", storage)
+            return storage
 
     def inside(self, uid, gid):
         """The owner as the user namespace maps it, in which the user is root."""
         return (0 if uid == self.uid else uid), (0 if gid == self.gid else gid)
 
     def install(self, package):
-        context, image = self.context(package, INSTALL), f"p-{package.replace('+', 'x')}"
+        context, image, storage = self.context(package, INSTALL), f"p-{package.replace('+', 'x')}", self.storage()
         try:
-            self.command(*self.program, "build", "-s", self.storage, "--force", "--no-cache", "-t", image, context, failure=NotInstalled)
-            return Outcome(self.base, self.tree(image))
+            self.command(*self.program, "build", "-s", storage, "--force", "--no-cache", "-t", image, context, failure=NotInstalled)
+            return Outcome(self.base, self.tree(storage, image))
         finally:
             shutil.rmtree(context)
             with contextlib.suppress(ground.Failed):
-                self.command(*self.program, "delete", "-s", self.storage, image)
+                self.command(*self.program, "delete", "-s", storage, image)
+            self.idle.put(storage)
 
 
 KINDS = {kind.name: kind for kind in (Real, Again, Rootling, Success, ChImage)}
