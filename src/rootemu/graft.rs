@@ -28,8 +28,10 @@ const ENOUGH: u16 = 32;
 const MOST_PLACES: usize = 8;
 /// So much at the end of a mapping is looked at for an unused place, in bytes.
 const TAIL: u64 = 4096;
-/// So many zero bytes are left to the program, whose last instruction may end with some.
-const MARGIN: u64 = 32;
+/// So many zero bytes are left behind a stub, whose last instruction may end with some.
+const MARGIN: u64 = 8;
+/// So much of a file has its headers, in bytes.
+const HEADER: usize = 4096;
 
 /// Whether programs can be changed here; found out when it is first needed.
 #[derive(Default)]
@@ -87,8 +89,10 @@ pub fn withdraw(request: &Request<'_>, process: u32) {
     }
     let Ok(memory) = memory_of(request.note.thread) else { return };
     let mut tail = vec![0; TAIL as usize];
-    for end in ends_of_code(process, |_| true) {
-        let Some(start) = end.checked_sub(TAIL).filter(|&start| memory.read_exact_at(&mut tail, start).is_ok()) else { continue };
+    for mapping in mappings_of(process).into_iter().filter(Mapping::is_code) {
+        let Some(start) = mapping.range.end.checked_sub(TAIL).filter(|&start| memory.read_exact_at(&mut tail, start).is_ok()) else {
+            continue;
+        };
         for at in graft::find(&tail) {
             if request.check_alive().is_ok() {
                 // If it fails, the process is gone.
@@ -108,10 +112,11 @@ fn make(request: &Request<'_>, process: u32, filters: u64) -> Option<()> {
     if !alone || !holds(&memory, site, &graft::site(number)) {
         return None;
     }
-    let end = ends_of_code(process, |mapping| mapping.contains(&site)).next()?;
-    let stub = unused(&memory, end)?;
+    let mappings = mappings_of(process);
+    let room = unused(&memory, &mappings, mappings.iter().find(|mapping| mapping.is_code() && mapping.range.contains(&site))?)?;
+    let stub = room.start;
     let code = graft::stub(number, stub, back)?;
-    if stub + code.len() as u64 > end {
+    if stub + code.len() as u64 > room.end {
         return None;
     }
     let jump = graft::jump_to(site, stub)?;
@@ -131,30 +136,90 @@ fn holds(memory: &File, address: u64, bytes: &[u8]) -> bool {
     memory.read_exact_at(&mut found, address).is_ok() && found == bytes
 }
 
-/// Where those of a process's mappings end that are a program's private code.
-fn ends_of_code(process: u32, of: impl Fn(&Range<u64>) -> bool) -> impl Iterator<Item = u64> {
-    let maps = std::fs::read_to_string(format!("{process}/maps")).unwrap_or_default();
-    let mapping = |line: &str| {
-        let mut fields = line.split_ascii_whitespace();
-        let (start, end) = fields.next()?.split_once('-')?;
-        let [start, end] = [start, end].map(|number| u64::from_str_radix(number, 16));
-        Some(start.ok()?..end.ok()?).filter(|_| fields.next() == Some("r-xp"))
-    };
-    let ends: Vec<u64> = maps.lines().filter_map(mapping).filter(of).map(|mapping| mapping.end).collect();
-    ends.into_iter()
+/// A mapping of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mapping {
+    range: Range<u64>,
+    permissions: String,
+    /// Where in the file it begins, in bytes.
+    offset: u64,
+    /// The file, by device and inode.
+    file: (String, String),
 }
 
-/// The first place in the zero bytes before `end`: a linker fills the last page of the code with them.
-fn unused(memory: &File, end: u64) -> Option<u64> {
-    let mut tail = vec![0; TAIL as usize];
-    memory.read_exact_at(&mut tail, end.checked_sub(TAIL)?).ok()?;
-    let used = tail.iter().rposition(|&byte| byte != 0).map_or(0, |at| at as u64 + 1);
-    Some((end - TAIL + used + MARGIN).next_multiple_of(ALIGNMENT))
+impl Mapping {
+    /// Reads a line of `/proc/PID/maps`.
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split_ascii_whitespace().map(str::to_owned);
+        let range = fields.next()?;
+        let (start, end) = range.split_once('-')?;
+        let number = |text: &str| u64::from_str_radix(text, 16).ok();
+        let range = number(start)?..number(end)?;
+        let (permissions, offset) = (fields.next()?, number(&fields.next()?)?);
+        Some(Self { range, permissions, offset, file: (fields.next()?, fields.next()?) })
+    }
+
+    /// A program's private code.
+    fn is_code(&self) -> bool {
+        self.permissions == "r-xp" && self.file.1 != "0"
+    }
+}
+
+fn mappings_of(process: u32) -> Vec<Mapping> {
+    let maps = std::fs::read_to_string(format!("{process}/maps")).unwrap_or_default();
+    maps.lines().filter_map(Mapping::parse).collect()
+}
+
+/// The zero bytes that a mapping of code has behind its segment, to which nothing in the program can refer: the segment says where it ends.
+fn unused(memory: &File, mappings: &[Mapping], code: &Mapping) -> Option<Range<u64>> {
+    let first = mappings.iter().find(|mapping| mapping.file == code.file && mapping.offset == 0)?;
+    let mut header = [0; HEADER];
+    memory.read_exact_at(&mut header, first.range.start).ok()?;
+    let start = code.range.start.checked_sub(code.offset)?.checked_add(end_of_segment(&header, code.offset)?)?.next_multiple_of(ALIGNMENT);
+    let mut tail = vec![0; usize::try_from(code.range.end.checked_sub(start)?).ok().filter(|&length| length <= TAIL as usize)?];
+    memory.read_exact_at(&mut tail, start).ok()?;
+    // Behind the stubs that are there already.
+    let used = tail.iter().rposition(|&byte| byte != 0).map_or(0, |at| at as u64 + MARGIN).next_multiple_of(ALIGNMENT);
+    Some(start + used..code.range.end).filter(|range| !range.is_empty())
+}
+
+/// Where the segment ends in its file whose mapping begins at this offset (elf(5), 64 bit, little-endian).
+fn end_of_segment(header: &[u8; HEADER], offset: u64) -> Option<u64> {
+    const LOAD: u64 = 1;
+    let field = |at: usize, size: usize| {
+        header.get(at..at.checked_add(size)?).map(|bytes| bytes.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte)))
+    };
+    if !header.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let (table, size, count) = (field(32, 8)? as usize, field(54, 2)? as usize, field(56, 2)? as usize);
+    (0..count).find_map(|number| {
+        let entry = table.checked_add(number * size)?;
+        let [kind, begin, in_file, in_memory] = [(0, 4), (8, 8), (32, 8), (40, 8)].map(|(at, size)| field(entry.checked_add(at)?, size));
+        let begin = begin?;
+        (kind? == LOAD && begin & !0xfff == offset && in_file? == in_memory?).then_some(begin.checked_add(in_file?)?)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn segments_end_where_they_say() {
+        let mut header = [0; HEADER];
+        let own = File::open("/proc/self/exe").unwrap();
+        own.read_exact_at(&mut header, 0).unwrap();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let code = maps.lines().filter_map(Mapping::parse).find(Mapping::is_code).unwrap();
+        let end = end_of_segment(&header, code.offset).unwrap();
+        let length = code.range.end - code.range.start;
+        assert!((code.offset + length - 4096..=code.offset + length).contains(&end), "{end:x} {code:x?}");
+        assert_eq!(end_of_segment(&header, 1), None);
+        header[32..40].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert_eq!(end_of_segment(&header, code.offset), None);
+        assert_eq!(end_of_segment(&[0; HEADER], 0), None);
+    }
 
     #[test]
     fn places_are_tried_once_and_not_too_many() {
