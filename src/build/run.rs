@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, quote};
 use crate::event::{Event, Stream};
 use crate::oci::ImagePath;
 use crate::rootemu::fakeroot::{After, Pretence};
@@ -113,6 +113,12 @@ fn spec(
         WorkspaceRoot::Directory(path) => Root::Directory { path: path.clone(), access: Access::ReadWrite },
     };
     let pretence = command.pretence.as_ref().map(|path| Pretence { file: path.to_string(), after: After::Kept });
+    if engine.request.emulation != Mode::Consistent && identity.uid != 0 {
+        let user = quote(&config.user);
+        engine.sink.event(Event::Warning(&format!(
+            "RUN of user {user} is done as root, and what it makes is root's: only `--root-emulation=consistent`, the default, knows other users"
+        )));
+    }
     let emulation = emulation(engine.request.emulation, identity, view, &provided.said, &provided.caches(), pretence)?;
     let environment = environment(engine, state, command, identity, provided);
     let cwd = ImagePath::clean(&config.working_dir);

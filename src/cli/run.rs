@@ -91,6 +91,7 @@ pub enum EmulationArgument {
     /// What is done is seen again: owners, devices, credentials
     Consistent,
     /// System calls that only root may make succeed without effect
+    #[value(alias = "success-only")]
     Success,
     /// A fakeroot program in the image pretends, before the commands that need it; where it is missing it is installed
     Fakeroot,

@@ -5,7 +5,7 @@
 //! watched; that would have every open handed over. root, and who has CAP_DAC_OVERRIDE, may do everything.
 //!
 //! Nobody is refused what they could have elsewhere: only regular files and directories of the image itself are guarded, none that is mounted, and
-//! none with an access control list.
+//! none with an access control list; and not from programs with several threads, each of which may be another user.
 
 use std::ffi::CStr;
 
@@ -14,9 +14,11 @@ use rustix::fs::OFlags;
 
 use super::attributes::Attributes;
 use super::calls::Call;
-use super::credentials::{Credentials, capability};
+use super::credentials::capability;
 use super::lists::{self, Which};
 use super::paths::{Follow, Located, Place, locate};
+use super::processes::Caller;
+use super::procfs;
 use super::request::{Outcome, PASS, Request, Scratch, Shared};
 
 const READ: u32 = 4;
@@ -25,6 +27,7 @@ const SEARCH: u32 = 1;
 
 /// As whom somebody asks.
 struct Asker<'c> {
+    process: u32,
     uid: u32,
     gid: u32,
     groups: &'c [u32],
@@ -32,16 +35,18 @@ struct Asker<'c> {
 
 impl<'c> Asker<'c> {
     /// As whom a process acts; `None` if it may do everything.
-    fn acting(credentials: &'c Credentials) -> Option<Self> {
+    fn acting(caller: &'c Caller) -> Option<Self> {
+        let credentials = &caller.credentials;
         let (uid, gid) = (credentials.uid.filesystem, credentials.gid.filesystem);
         let free = uid == 0 || credentials.can(capability::DAC_OVERRIDE);
-        (!free).then_some(Self { uid, gid, groups: &credentials.groups })
+        (!free).then_some(Self { process: caller.process, uid, gid, groups: &credentials.groups })
     }
 
     /// As whom access asks: the real IDs, and no capabilities but root's (linux/fs/open.c, access_override_creds).
-    fn real(credentials: &'c Credentials) -> Option<Self> {
+    fn real(caller: &'c Caller) -> Option<Self> {
+        let credentials = &caller.credentials;
         let (uid, gid) = (credentials.uid.real, credentials.gid.real);
-        (uid != 0).then_some(Self { uid, gid, groups: &credentials.groups })
+        (uid != 0).then_some(Self { process: caller.process, uid, gid, groups: &credentials.groups })
     }
 
     /// Whether a file's permission bits allow this (linux/fs/namei.c, acl_permission_check).
@@ -54,10 +59,18 @@ impl<'c> Asker<'c> {
         granted & wanted == wanted
     }
 
+    /// Whether it has several threads, or may have.
+    fn has_threads(&self) -> bool {
+        !procfs::threads_and_filters_of(self.process).is_ok_and(|(threads, _)| threads == 1)
+    }
+
     /// Fails with `EACCES` if the file refuses it; what can't be found is left to the kernel.
     fn want(&self, shared: &Shared, file: &Located<'_>, wanted: u32) -> Result<(), Errno> {
         let Ok(attributes) = Attributes::load(shared, file) else { return Ok(()) };
-        if self.has(wanted, attributes.uid(), attributes.gid(), attributes.mode()) || !is_guarded(shared, file, &attributes) {
+        if self.has(wanted, attributes.uid(), attributes.gid(), attributes.mode())
+            || !is_guarded(shared, file, &attributes)
+            || self.has_threads()
+        {
             return Ok(());
         }
         Err(Errno::EACCES)
@@ -76,7 +89,7 @@ fn is_guarded(shared: &Shared, file: &Located<'_>, attributes: &Attributes) -> b
 pub fn access(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     let Ok(caller) = request.caller() else { return PASS };
     let acts = request.row.call == Call::AccessWithFlags && request.operand_int(1) & libc::AT_EACCESS as u32 != 0;
-    let asker = if acts { Asker::acting(&caller.credentials) } else { Asker::real(&caller.credentials) };
+    let asker = if acts { Asker::acting(&caller) } else { Asker::real(&caller) };
     let Some(asker) = asker else { return PASS };
     let Ok(file) = locate(request, &caller, &mut scratch.path) else { return PASS };
     // The directories on the way; those that symlinks lead through are not looked at.
@@ -91,8 +104,8 @@ pub fn access(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
 }
 
 /// Fails with `EACCES` if the caller may not make something new in a directory.
-pub fn may_make(shared: &Shared, credentials: &Credentials, place: &Place<'_>) -> Result<(), Errno> {
-    let Some(asker) = Asker::acting(credentials) else { return Ok(()) };
+pub fn may_make(shared: &Shared, caller: &Caller, place: &Place<'_>) -> Result<(), Errno> {
+    let Some(asker) = Asker::acting(caller) else { return Ok(()) };
     if exists(place.path, Follow::No) {
         // The kernel's to refuse: it is there already.
         return Ok(());
@@ -101,11 +114,11 @@ pub fn may_make(shared: &Shared, credentials: &Credentials, place: &Place<'_>) -
 }
 
 /// Fails with `EACCES` if the caller may not open a file with O_CREAT, be it there or not.
-pub fn may_open(shared: &Shared, credentials: &Credentials, place: &Place<'_>, flags: OFlags) -> Result<(), Errno> {
+pub fn may_open(shared: &Shared, caller: &Caller, place: &Place<'_>, flags: OFlags) -> Result<(), Errno> {
     if flags.contains(OFlags::EXCL) || !exists(place.path, Follow::No) {
-        return may_make(shared, credentials, place);
+        return may_make(shared, caller, place);
     }
-    let Some(asker) = Asker::acting(credentials) else { return Ok(()) };
+    let Some(asker) = Asker::acting(caller) else { return Ok(()) };
     let mut wanted = match flags & OFlags::RWMODE {
         OFlags::WRONLY => WRITE,
         OFlags::RDWR => READ | WRITE,
@@ -123,11 +136,15 @@ fn exists(path: &CStr, follow: Follow) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::credentials::{Change, Credentials};
+    use super::super::processes::View;
     use super::*;
 
     #[test]
     fn bits_are_those_of_one_class() {
-        let asker = Asker { uid: 33, gid: 33, groups: &[44] };
+        let asker = Asker { process: 0, uid: 33, gid: 33, groups: &[44] };
         for (wanted, uid, gid, mode, expected) in [
             (READ, 0, 0, 0o644, true),
             (WRITE, 0, 0, 0o644, false),
@@ -147,9 +164,11 @@ mod tests {
     #[test]
     fn root_is_not_asked() {
         let root = Credentials::new(0, 0, vec![], u64::MAX);
-        assert!(Asker::acting(&root).is_none() && Asker::real(&root).is_none());
         let mut user = root.clone();
-        user.change(super::super::credentials::Change::Resuid([33, 33, 33])).unwrap();
-        assert!(Asker::acting(&user).is_some() && Asker::real(&user).is_some());
+        user.change(Change::Resuid([33, 33, 33])).unwrap();
+        for (credentials, expected) in [(root, false), (user, true)] {
+            let caller = Caller { process: 0, credentials: Arc::new(credentials), view: View::Shared };
+            assert_eq!((Asker::acting(&caller).is_some(), Asker::real(&caller).is_some()), (expected, expected));
+        }
     }
 }

@@ -58,7 +58,7 @@ fn create(request: &Request<'_>, scratch: &mut Scratch, flags: u32, mode: u32) -
     let Ok(place) = locate_new(request, &caller, &mut scratch.path, &mut scratch.other) else { return PASS };
     let Some(heritage) = Heritage::of(request.shared, &caller.credentials, place.parent) else { return PASS };
     let flags = OFlags::from_bits_retain(flags);
-    access::may_open(request.shared, &caller.credentials, &place, flags)?;
+    access::may_open(request.shared, &caller, &place, flags)?;
     let mode = heritage.mode(request, mode & 0o7777)?;
     request.check_alive()?;
     let native = Mode::from_raw_mode(mode | 0o600);
@@ -183,7 +183,7 @@ pub fn mkdir(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
         None if harmless => return PASS,
         heritage => heritage.unwrap_or(Heritage::NONE),
     };
-    access::may_make(request.shared, &caller.credentials, &place)?;
+    access::may_make(request.shared, &caller, &place)?;
     let mode = heritage.mode(request, request.operand_int(0) & 0o1777)?;
     request.check_alive()?;
     if rustix::fs::mkdirat(CWD, place.path, Mode::from_raw_mode(mode | 0o700)).is_err() {
@@ -212,7 +212,7 @@ pub fn mknod(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     if device.is_some() && !caller.credentials.can(capability::MKNOD) {
         return Err(Errno::EPERM);
     }
-    access::may_make(request.shared, &caller.credentials, &place)?;
+    access::may_make(request.shared, &caller, &place)?;
     let heritage = heritage.unwrap_or(Heritage::NONE);
     let permissions = heritage.mode(request, mode & 0o7777)?;
     request.check_alive()?;
@@ -240,7 +240,7 @@ pub fn symlink(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     if (uid, gid) == (0, 0) {
         return PASS;
     }
-    access::may_make(request.shared, &caller.credentials, &place)?;
+    access::may_make(request.shared, &caller, &place)?;
     let mut text = super::paths::PathBuffer::default();
     if text.load(request, request.argument(0)).is_err() {
         return PASS;

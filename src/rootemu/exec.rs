@@ -15,7 +15,8 @@ use super::request::{Outcome, PASS, Request, Scratch};
 pub fn exec(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
     let Ok(caller) = request.caller() else { return PASS };
     let credentials = &*caller.credentials;
-    request.shared.processes.with_grafts(caller.process, Grafts::forget_program);
+    // Another program, which may ask often, too.
+    request.shared.processes.with_grafts(caller.process, |grafts| *grafts = Grafts::default());
     // Root stays root whatever it executes, unless that is another user's setuid file, which the native mode shows below.
     let bits = match locate(request, &caller, &mut scratch.path) {
         Ok(file) => set_ids(request, &file),

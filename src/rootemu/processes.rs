@@ -261,12 +261,12 @@ impl Processes {
             false => {
                 let _ = self.meet(family.parent, ancestors - 1);
                 self.settle(family.parent, 0);
-                self.lock().live.get(&family.parent).map(|parent| (Arc::clone(&parent.credentials), parent.view, parent.grafts.clone()))
+                self.lock().live.get(&family.parent).map(|parent| (Arc::clone(&parent.credentials), parent.view))
             }
         };
-        let (credentials, view, grafts) = match inherited {
+        let (credentials, view) = match inherited {
             Some(inherited) => inherited,
-            None => (self.of_orphan(process, family.group, family.session), View::Shared, Grafts::default()),
+            None => (self.of_orphan(process, family.group, family.session), View::Shared),
         };
         // A parent that has lost its view may have a child in the common one, and clone may have given the child a view of its own.
         let view = match RootIdentity::of(process) {
@@ -275,7 +275,16 @@ impl Processes {
             Err(_) => view,
         };
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let met = Process { number: process, serial, credentials, view, pending: None, descriptor, began: family.began, grafts };
+        let met = Process {
+            number: process,
+            serial,
+            credentials,
+            view,
+            pending: None,
+            descriptor,
+            began: family.began,
+            grafts: Grafts::default(),
+        };
         if let Some(descriptor) = &met.descriptor {
             self.deaths.add(descriptor.as_fd(), met.token(), Interest::Input)?;
         }

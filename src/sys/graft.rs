@@ -4,7 +4,7 @@
 //! through, and asks whether the file has the attribute that root emulation keeps overrides in. If there surely is none, the native answer
 //! is the answer. In every other case it makes the call once more, without key, as the program would have.
 //!
-//! Stubs can be copied anywhere and switched off again, also while others execute them. As the instruction they stand in for, they change only `rax`, `rcx` and `r11`; they leave the red zone
+//! Stubs can be copied anywhere and switched off again, also while others execute them. As the instruction they stand in for, they change only `rax`, `rcx` and `r11`, no flags; they leave the red zone
 //! below the stack pointer alone (System V ABI, AMD64 supplement, 3.2.2). They end with a jump whose target is to be filled in.
 
 /// The upper half of the first argument of newfstatat, statx and getxattrat, a directory's descriptor, which marks a call as a stub's; the kernel
@@ -53,10 +53,24 @@ pub fn stub(number: u32, at: u64, back: u64) -> Option<Vec<u8>> {
     Some(code)
 }
 
+/// Where in a piece of memory, which is aligned to [`ALIGNMENT`], stubs begin that are not switched off.
+pub fn find(memory: &[u8]) -> impl Iterator<Item = usize> {
+    let is_stub =
+        |at: usize| NUMBERS.iter().filter_map(|&number| template(number)).any(|code| memory[at..].starts_with(&code[..code.len() - 4]));
+    (0..memory.len()).step_by(ALIGNMENT as usize).filter(move |&at| is_stub(at))
+}
+
 /// The operand of a near jump.
 fn distance(from: u64, to: u64) -> Option<[u8; 4]> {
     i32::try_from(to.wrapping_sub(from) as i64).ok().map(i32::to_le_bytes)
 }
+
+/// The calls there are stubs for.
+#[cfg(target_arch = "x86_64")]
+const NUMBERS: [u32; 5] =
+    [libc::SYS_newfstatat as u32, libc::SYS_stat as u32, libc::SYS_lstat as u32, libc::SYS_fstat as u32, libc::SYS_statx as u32];
+#[cfg(not(target_arch = "x86_64"))]
+const NUMBERS: [u32; 0] = [];
 
 #[cfg(not(target_arch = "x86_64"))]
 fn template(_: u32) -> Option<&'static [u8]> {
@@ -109,13 +123,14 @@ core::arch::global_asm!(
     "syscall",
     "jmp 9f",
     "7:",
-    "lea rsp, [rsp - 256]",
-    "mov [rsp], rdi",
-    "mov [rsp + 8], rsi",
-    "mov [rsp + 16], rdx",
-    "mov [rsp + 24], r10",
-    "mov [rsp + 32], r8",
-    "mov [rsp + 40], r9",
+    "lea rsp, [rsp - 248]",
+    "pushfq",
+    "mov [rsp + 8], rdi",
+    "mov [rsp + 16], rsi",
+    "mov [rsp + 24], rdx",
+    "mov [rsp + 32], r10",
+    "mov [rsp + 40], r8",
+    "mov [rsp + 48], r9",
     // Other calls as newfstatat: directory, path, buffer, flags.
     ".if \\number == {fstat}",
     "mov rdx, rsi",
@@ -164,23 +179,24 @@ core::arch::global_asm!(
     "cmp rcx, -61", // ENODATA
     "je 5f",
     "4:", // the plain call, after all
-    "mov rdi, [rsp]",
-    "mov rsi, [rsp + 8]",
-    "mov rdx, [rsp + 16]",
-    "mov r10, [rsp + 24]",
-    "mov r8, [rsp + 32]",
-    "mov r9, [rsp + 40]",
+    "mov rdi, [rsp + 8]",
+    "mov rsi, [rsp + 16]",
+    "mov rdx, [rsp + 24]",
+    "mov r10, [rsp + 32]",
+    "mov r8, [rsp + 40]",
+    "mov r9, [rsp + 48]",
     "mov eax, \\number",
     "nop",
     "syscall",
     "5:",
-    "mov rdi, [rsp]",
-    "mov rsi, [rsp + 8]",
-    "mov rdx, [rsp + 16]",
-    "mov r10, [rsp + 24]",
-    "mov r8, [rsp + 32]",
-    "mov r9, [rsp + 40]",
-    "lea rsp, [rsp + 256]",
+    "mov rdi, [rsp + 8]",
+    "mov rsi, [rsp + 16]",
+    "mov rdx, [rsp + 24]",
+    "mov r10, [rsp + 32]",
+    "mov r8, [rsp + 40]",
+    "mov r9, [rsp + 48]",
+    "popfq",
+    "lea rsp, [rsp + 248]",
     "jmp 9f",
     "8:",
     ".asciz \"user.containers.override_stat\"",
@@ -211,13 +227,17 @@ mod tests {
 
     #[test]
     fn stubs_end_with_their_jump() {
-        for number in [libc::SYS_newfstatat, libc::SYS_stat, libc::SYS_lstat, libc::SYS_fstat, libc::SYS_statx].map(|n| n as u32) {
+        for number in NUMBERS {
             let code = stub(number, 0x1000, 0x900).unwrap();
             let end = code.len();
             assert!((100..400).contains(&end), "{number}: {end}");
             let back = i32::from_le_bytes(code[end - 4..].try_into().unwrap());
             assert_eq!((code[end - 5], 0x1000 + end as i64 + i64::from(back)), (0xe9, 0x900), "{number}");
             assert_eq!((&code[..2], code[2]), (&ON[..], OFF[0]), "{number}");
+            let mut memory = [vec![0; 32], code.clone(), vec![0; 40]].concat();
+            assert_eq!(find(&memory).collect::<Vec<_>>(), [32], "{number}");
+            memory[32..34].copy_from_slice(&OFF);
+            assert_eq!(find(&memory).count(), 0, "{number}");
             // The one with a key is never asked about.
             let sites = code.windows(SITE).filter(|bytes| *bytes == site(number)).count();
             assert_eq!(sites, usize::from([libc::SYS_newfstatat, libc::SYS_statx].contains(&number.into())), "{number}");

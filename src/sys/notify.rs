@@ -161,8 +161,18 @@ pub fn is_thread_of(process: u32, thread: u32) -> bool {
 /// Whether two processes share their root and working directories (CLONE_FS), so that one's chroot is the other's. Needs CONFIG_KCMP.
 pub fn share_directories(process: u32, other: u32) -> bool {
     const KCMP_FS: i32 = 3;
+    compare(process, other, KCMP_FS) == 0
+}
+
+/// Whether two processes surely have memory of their own; after vfork they have not (CLONE_VM). Needs CONFIG_KCMP.
+pub fn have_own_memory(process: u32, other: u32) -> bool {
+    const KCMP_VM: i32 = 1;
+    compare(process, other, KCMP_VM) > 0
+}
+
+fn compare(process: u32, other: u32, what: i32) -> libc::c_long {
     // SAFETY: takes integers only.
-    unsafe { libc::syscall(libc::SYS_kcmp, process, other, KCMP_FS, 0, 0) == 0 }
+    unsafe { libc::syscall(libc::SYS_kcmp, process, other, what, 0, 0) }
 }
 
 /// A descriptor that becomes readable when the process ends. Since Linux 5.3.

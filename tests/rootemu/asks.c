@@ -8,6 +8,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -161,6 +162,62 @@ static void changed(int round) {
     many(round);
 }
 
+/* Confined by a filter of its own, after who grafted its memory has gone without a word. */
+static void orphaned(int round) {
+    int pipes[2];
+    pipe(pipes);
+    pid_t parent = fork();
+    if (parent == 0) {
+        many(round);
+        if (fork() == 0) {
+            close(pipes[0]);
+            while (getppid() != 1) usleep(1000);
+            restrict_calls(0);
+            many(round);
+            write(pipes[1], "y", 1);
+        } else if (round % 2) {
+            raise(SIGKILL);
+        }
+        _exit(0);
+    }
+    close(pipes[1]);
+    waitpid(parent, NULL, 0);
+    char answer = 'n';
+    const char *name = "orphan";
+    read(pipes[0], &answer, 1);
+    CHECK(answer == 'y');
+}
+static void orphaned_by_kill(int round) {
+    orphaned(round + 1);
+}
+
+/* After vfork the child asks often in its parent's memory. */
+static void borrowed(int round) {
+    pid_t child = vfork();
+    if (child == 0) {
+        struct stat s;
+        for (int i = 0; i < 100; i++) stat("plain", &s);
+        _exit(0);
+    }
+    restrict_calls(0);
+    many(round);
+}
+
+/* The kernel keeps the flags, and compilers may rely on it. */
+static void flags(int round) {
+    const char *name = "plain";
+    struct stat s;
+    for (int i = 0; i < 100; i++) {
+        long before, after, result;
+        register long r10 asm("r10") = 0;
+        long want = i % 2 ? 0x8d5 : 0x202;
+        asm volatile("push %4\n popfq\n pushfq\n pop %0\n mov $262, %%eax\n syscall\n pushfq\n pop %1\n"
+                     : "=&r"(before), "=&r"(after), "=&a"(result) : "D"(AT_FDCWD), "r"(want), "S"(name), "d"(&s), "r"(r10) : "rcx", "r11", "memory", "cc");
+        CHECK(result == 0);
+        CHECK(before == after);
+    }
+}
+
 static void *thread(void *unused) {
     (void)unused;
     many(2000);
@@ -187,6 +244,10 @@ int main(int argc, char **argv) {
     make();
     in_child("threads first", threaded);
     in_child("restricted", restricted);
+    in_child("orphaned", orphaned);
+    in_child("orphaned by kill", orphaned_by_kill);
+    in_child("borrowed", borrowed);
+    in_child("flags", flags);
     in_child("changed", changed);
     for (int round = 0; round < ROUNDS; round++) {
         if (round == ROUNDS / 2) {
