@@ -106,7 +106,7 @@ pub fn access(request: &Request<'_>, scratch: &mut Scratch) -> Outcome {
 /// Fails with `EACCES` if the caller may not make something new in a directory.
 pub fn may_make(shared: &Shared, caller: &Caller, place: &Place<'_>) -> Result<(), Errno> {
     let Some(asker) = Asker::acting(caller) else { return Ok(()) };
-    if exists(place.path, Follow::No) {
+    if exists(place.path) {
         // The kernel's to refuse: it is there already.
         return Ok(());
     }
@@ -115,7 +115,7 @@ pub fn may_make(shared: &Shared, caller: &Caller, place: &Place<'_>) -> Result<(
 
 /// Fails with `EACCES` if the caller may not open a file with O_CREAT, be it there or not.
 pub fn may_open(shared: &Shared, caller: &Caller, place: &Place<'_>, flags: OFlags) -> Result<(), Errno> {
-    if flags.contains(OFlags::EXCL) || !exists(place.path, Follow::No) {
+    if flags.contains(OFlags::EXCL) || !exists(place.path) {
         return may_make(shared, caller, place);
     }
     let Some(asker) = Asker::acting(caller) else { return Ok(()) };
@@ -130,8 +130,8 @@ pub fn may_open(shared: &Shared, caller: &Caller, place: &Place<'_>, flags: OFla
     asker.want(shared, &Located::new(place.path, Follow::Yes), wanted)
 }
 
-fn exists(path: &CStr, follow: Follow) -> bool {
-    rustix::fs::statat(rustix::fs::CWD, path, follow.flags()).is_ok()
+fn exists(path: &CStr) -> bool {
+    rustix::fs::lstat(path).is_ok()
 }
 
 #[cfg(test)]

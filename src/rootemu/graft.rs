@@ -6,8 +6,8 @@
 //! any program that makes its calls as the C libraries do, static ones included; nothing of it is seen in files or the environment, and exec ends
 //! it. Nothing depends on it: a process that can't be changed goes on asking.
 //!
-//! Not changed are programs with several threads (one might be just there), those that share their memory with their parent, and those with seccomp filters of their own, which may not allow
-//! the stub's calls: before a process gets one, its grafts are switched off.
+//! Not changed are programs with several threads (one might be just there), those that share their memory with their parent, and those with
+//! seccomp filters of their own, which may not allow the stub's calls: before a process gets one, its grafts are switched off.
 
 use std::fs::File;
 use std::ops::Range;

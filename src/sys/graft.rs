@@ -112,6 +112,14 @@ stubs! {
 // argument of stat uses, a signal's handler would find it there and make its own calls with it.
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
+    ".macro ROOTLING_ARGUMENTS", // as the caller gave them
+    "mov rdi, [rsp + 8]",
+    "mov rsi, [rsp + 16]",
+    "mov rdx, [rsp + 24]",
+    "mov r10, [rsp + 32]",
+    "mov r8, [rsp + 40]",
+    "mov r9, [rsp + 48]",
+    ".endm",
     ".macro ROOTLING_GRAFT name, number, keyed",
     ".balign 16",
     "rootling_graft_\\name:",
@@ -179,22 +187,12 @@ core::arch::global_asm!(
     "cmp rcx, -61", // ENODATA
     "je 5f",
     "4:", // the plain call, after all
-    "mov rdi, [rsp + 8]",
-    "mov rsi, [rsp + 16]",
-    "mov rdx, [rsp + 24]",
-    "mov r10, [rsp + 32]",
-    "mov r8, [rsp + 40]",
-    "mov r9, [rsp + 48]",
+    "ROOTLING_ARGUMENTS",
     "mov eax, \\number",
     "nop",
     "syscall",
     "5:",
-    "mov rdi, [rsp + 8]",
-    "mov rsi, [rsp + 16]",
-    "mov rdx, [rsp + 24]",
-    "mov r10, [rsp + 32]",
-    "mov r8, [rsp + 40]",
-    "mov r9, [rsp + 48]",
+    "ROOTLING_ARGUMENTS",
     "popfq",
     "lea rsp, [rsp + 248]",
     "jmp 9f",
@@ -212,6 +210,7 @@ core::arch::global_asm!(
     "ROOTLING_GRAFT statx, {statx}, {statx}",
     ".popsection",
     ".purgem ROOTLING_GRAFT",
+    ".purgem ROOTLING_ARGUMENTS",
     key = const (KEY as u64) << 32,
     newfstatat = const libc::SYS_newfstatat,
     stat = const libc::SYS_stat,
