@@ -27,13 +27,14 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let printer = Printer::new(if arguments.quiet { Progress::Quiet } else { Progress::Auto });
     let store = environment.store()?;
     let search = environment.variable("PATH").unwrap_or(crate::build::DEFAULT_PATH);
-    let record = match arguments.source.strip_prefix("host:") {
-        Some(programs) => transfer::import_host(&store, programs, search, &arguments.name, &printer)?,
+    let image = match arguments.source.strip_prefix("host:") {
+        Some(programs) => transfer::import_host(&store, programs, search, &printer)?,
         None => {
             let platform = arguments.platform.clone().unwrap_or_else(Platform::host);
-            transfer::import_file(&store, &arguments.source, &arguments.name, &platform, &printer)?
+            transfer::import_file(&store, &arguments.source, &platform, &printer)?
         }
     };
+    let record = store.put_image(&arguments.name, &image.manifest, None)?;
     if arguments.quiet {
         render::result(&record.config.to_string());
     } else {

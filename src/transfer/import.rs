@@ -7,60 +7,53 @@ use std::sync::Arc;
 
 use super::host::Closure;
 use super::pipeline::{self, Feed, Unpacked};
+use super::read::ReadImage;
 use crate::error::{Error, IoContext as _, Result, quote};
 use crate::event::{Event, Sink, next_id};
-use crate::oci::{Descriptor, DiffId, History, ImageConfig, Manifest, Platform, Reference, media_type};
+use crate::oci::{Descriptor, DiffId, History, ImageConfig, Manifest, Platform, media_type};
 use crate::rootfs::pack::pack_view;
 use crate::rootfs::record::Record;
 use crate::rootfs::view::{LayerDir, View};
-use crate::store::{Draft, ImageRecord, Store};
+use crate::store::{Draft, Store};
 
 /// Docker's default, for images that don't say.
 const SEARCH_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Imports a tarball (compression by content), a directory, or with `-` a tarball from standard input.
+/// Imports a tarball (compression by content), a directory, or with `-` a tarball from standard input. The image has no name yet.
 ///
 /// The same content gives the same image: it carries no time of import.
-pub fn import_file(store: &Store, source: &str, name: &Reference, platform: &Platform, sink: &dyn Sink) -> Result<ImageRecord> {
-    let to = Target { name, platform };
+pub fn import_file(store: &Store, source: &str, platform: &Platform, sink: &dyn Sink) -> Result<ReadImage> {
     let path = Path::new(source);
     if source == "-" {
-        return import(store, source, None, &to, sink, |feed, seen| feed.copy(io::stdin().lock(), seen));
+        return import(store, source, None, platform, sink, |feed, seen| feed.copy(io::stdin().lock(), seen));
     }
     let file = File::open(path).doing("open", path)?;
     let meta = file.metadata().doing("look at", path)?;
     if meta.is_dir() {
         let layer = LayerDir { fs: path.to_owned(), record: Arc::new(Record::default()) };
-        return import(store, source, None, &to, sink, |feed, _| pack_view(&View::new(vec![layer]), feed).map(drop));
+        return import(store, source, None, platform, sink, |feed, _| pack_view(&View::new(vec![layer]), feed).map(drop));
     }
-    import(store, source, Some(meta.len()).filter(|_| meta.is_file()), &to, sink, |feed, seen| feed.copy(file, seen))
+    import(store, source, Some(meta.len()).filter(|_| meta.is_file()), platform, sink, |feed, seen| feed.copy(file, seen))
 }
 
 /// Imports programs of this machine, with what they need to run; `programs` separated by commas, `search_path` as `PATH`.
-pub fn import_host(store: &Store, programs: &str, search_path: &str, name: &Reference, sink: &dyn Sink) -> Result<ImageRecord> {
+pub fn import_host(store: &Store, programs: &str, search_path: &str, sink: &dyn Sink) -> Result<ReadImage> {
     let closure = Closure::collect(programs, search_path)?;
-    let to = Target { name, platform: &Platform::host() };
-    import(store, &format!("host:{programs}"), None, &to, sink, |feed, _| closure.write(feed))
-}
-
-/// What an import becomes.
-struct Target<'a> {
-    name: &'a Reference,
-    platform: &'a Platform,
+    import(store, &format!("host:{programs}"), None, &Platform::host(), sink, |feed, _| closure.write(feed))
 }
 
 fn import(
     store: &Store,
     source: &str,
     total: Option<u64>,
-    to: &Target<'_>,
+    platform: &Platform,
     sink: &dyn Sink,
     produce: impl FnOnce(&mut Feed, &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> + Send,
-) -> Result<ImageRecord> {
+) -> Result<ReadImage> {
     let (draft, _) = unpack(store, source, total, sink, produce).map_err(|e| e.context(format!("can't import {}", quote(source))))?;
     // Named by the tar that its files give, not by the one that came: that one is not kept, and the layer may have to leave one day.
     let layer = draft.commit_packed()?;
-    let mut config = ImageConfig::scratch(to.platform);
+    let mut config = ImageConfig::scratch(platform);
     config.config.env.push(SEARCH_PATH.into());
     config.rootfs.diff_ids.push(layer.diff_id);
     // The source's own time, so that importing it again gives the same image.
@@ -73,7 +66,7 @@ fn import(
     let layer = Descriptor::new(media_type::OCI_LAYER, layer.diff_id.0, layer.size);
     let manifest = Manifest::oci(descriptor, vec![layer]).to_bytes();
     let manifest = Descriptor::new(media_type::OCI_MANIFEST, store.put_blob(&manifest)?, manifest.len() as u64);
-    store.put_image(to.name, &manifest, None)
+    Ok(ReadImage { manifest, index: None, name: None })
 }
 
 /// Unpacks a tarball (compression by content) as a layer, without making an image of it.

@@ -2,6 +2,7 @@
 
 use super::client::Client;
 use super::layers::{self, Fetch, Repository};
+use super::read::ReadImage;
 use crate::error::{Error, Kind, Result, quote};
 use crate::event::{Event, Sink};
 use crate::oci::{Descriptor, Digest, ImageConfig, Manifest, ManifestOrIndex, Platform, Reference, media_type};
@@ -27,6 +28,12 @@ pub struct PullOptions {
 /// What is here already is not fetched; an unchanged image costs one request, a pinned one none. On error the name still means
 /// what it did, and what has arrived stays for the next attempt.
 pub fn pull(store: &Store, client: &Client, reference: &Reference, options: &PullOptions, sink: &dyn Sink) -> Result<ImageRecord> {
+    let image = fetch(store, client, reference, options, sink)?;
+    store.put_image(reference, &image.manifest, image.index.as_ref())
+}
+
+/// The same without a name: documents, layers and blobs are here afterwards, leased.
+pub(super) fn fetch(store: &Store, client: &Client, reference: &Reference, options: &PullOptions, sink: &dyn Sink) -> Result<ReadImage> {
     let pull = Pull { store, client: client.registry()?, reference };
     let Chosen { descriptor, manifest, index } = pull.manifest(&options.platform)?;
     let config = pull.config(&manifest)?;
@@ -39,7 +46,7 @@ pub fn pull(store: &Store, client: &Client, reference: &Reference, options: &Pul
     let from = Repository { client: pull.client, reference };
     let fetch = Fetch { store, from: &from, total: manifest.layers.len(), sink };
     fetch.all(wanted)?;
-    store.put_image(reference, &descriptor, index.as_ref())
+    Ok(ReadImage { manifest: descriptor, index, name: Some(reference.to_string()) })
 }
 
 /// An image's config from a registry; its layers stay there.
