@@ -15,6 +15,7 @@ mod images;
 mod import;
 mod info;
 mod inspect;
+mod manifest;
 mod path;
 mod prune;
 mod pull;
@@ -72,6 +73,8 @@ enum Command {
     /// Remove images
     #[command(visible_aliases = ["rmi", "delete"])]
     Rm(rm::Arguments),
+    /// Make, change, show and send lists of images for several platforms
+    Manifest(Box<manifest::Arguments>),
     /// List what is kept for later builds: cache mounts and the results of steps
     Cache(cache::Arguments),
     /// Remove what no image needs
@@ -132,6 +135,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
         Command::History(arguments) => history::execute(&arguments, environment)?,
         Command::Tag(arguments) => tag::execute(&arguments, environment)?,
         Command::Rm(arguments) => rm::execute(&arguments, environment)?,
+        Command::Manifest(arguments) => manifest::execute(&arguments, environment)?,
         Command::Cache(arguments) => cache::execute(&arguments, environment)?,
         Command::Prune(arguments) => prune::execute(&arguments, environment)?,
         Command::Path(arguments) => path::execute(&arguments, environment)?,

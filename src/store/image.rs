@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Manifest, ManifestOrIndex, Platform, Reference};
 
 /// Largest manifest or config that is read: registries accept manifests up to 4 MiB, configs are of that order.
-const LARGEST_DOCUMENT: u64 = 16 << 20;
+pub(super) const LARGEST_DOCUMENT: u64 = 16 << 20;
 
 /// What is known of an image under one name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -156,6 +156,7 @@ impl Store {
     /// [`Store::find_image`], and of the images of that name the one for a platform, if one is asked for.
     pub fn find_platform(&self, text: &str, platform: Option<&Platform>) -> Result<ImageRecord> {
         let record = self.find_image(text)?;
+        record.expect_image()?;
         let Some(platform) = platform else { return Ok(record) };
         record.for_platform(platform).ok_or_else(|| {
             let have: Vec<String> = record.members().iter().map(|member| member.platform.to_string()).collect();
@@ -168,6 +169,7 @@ impl Store {
 
     /// Reads an image's manifest and config.
     pub fn load_image(&self, record: &ImageRecord) -> Result<Image> {
+        record.expect_image()?;
         let (manifest, config) = self.documents(&record.manifest)?;
         Ok(Image { record: record.clone(), manifest, config })
     }
@@ -218,7 +220,13 @@ impl Store {
         self.put_record(reference, chosen, members, Some(index.digest))
     }
 
-    fn put_record(&self, reference: &Reference, chosen: Member, others: Vec<Member>, index: Option<Digest>) -> Result<ImageRecord> {
+    pub(super) fn put_record(
+        &self,
+        reference: &Reference,
+        chosen: Member,
+        others: Vec<Member>,
+        index: Option<Digest>,
+    ) -> Result<ImageRecord> {
         let stored = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let record = ImageRecord::new(reference.clone(), chosen, others, index, stored);
         if let Ok(Some(old)) = self.image(reference)
@@ -236,7 +244,7 @@ impl Store {
     }
 
     /// An image whose manifest, config and layers are here, leased.
-    fn member(&self, manifest: &Descriptor) -> Result<Member> {
+    pub(super) fn member(&self, manifest: &Descriptor) -> Result<Member> {
         let (document, config) = self.documents(manifest)?;
         for layer in &document.layers {
             self.inner.live.lease(Lease::Blob, &layer.digest)?;
@@ -245,7 +253,8 @@ impl Store {
         Ok(Member {
             manifest: Descriptor::new(&manifest.media_type, manifest.digest, manifest.size),
             config: document.config.digest,
-            platform: config.platform(),
+            // An index may know better than the config.
+            platform: manifest.platform.clone().unwrap_or_else(|| config.platform()),
             layers: config.rootfs.diff_ids.clone(),
             blobs: document.layers.iter().map(|layer| layer.digest).collect(),
             size: layers.iter().map(|layer| layer.size).sum(),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use super::packed::{self, Packing};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, quote};
 use crate::event::Sink;
 use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Index, ManifestOrIndex, Platform, media_type};
 use crate::rootfs::compress::Compression;
@@ -40,6 +40,25 @@ impl Subject {
         }
         let media_type = index.media_type.clone().unwrap_or_else(|| media_type::OCI_INDEX.into());
         Ok(Self { manifests: index.manifests, index: Some(Descriptor::new(&media_type, digest, bytes.len() as u64)) })
+    }
+}
+
+impl Subject {
+    /// The list a name stands for, be it empty. Errors: it stands for an image; a member is not here.
+    pub fn list(store: &Store, record: &ImageRecord) -> Result<Self> {
+        let name = quote(record.reference.familiar());
+        let Some((descriptor, index)) = store.index_of(record)? else {
+            return Err(Error::input(format!("{name} is not a manifest list")).hint("`rootling push` sends an image"));
+        };
+        let here: BTreeSet<Digest> = record.members().iter().map(|member| member.manifest.digest).collect();
+        if let Some(absent) = index.manifests.iter().find(|member| !here.contains(&member.digest)) {
+            let platform = absent.platform.as_ref().map(|platform| format!(" for {platform}")).unwrap_or_default();
+            return Err(Error::with_kind(Kind::NotFound, format!("can't send the manifest list {name}"))
+                .cause(format!("its member `{}`{platform} is not here", absent.digest))
+                .hint(format!("fetch it with `rootling manifest add {} REPOSITORY@{}`", record.reference.familiar(), absent.digest))
+                .hint("or take it out with `rootling manifest remove`"));
+        }
+        Ok(Self { manifests: index.manifests, index: Some(descriptor) })
     }
 }
 
@@ -126,7 +145,7 @@ impl<'a> Bundle<'a> {
     /// Brings images into a shape. Compresses layers where that has not happened yet.
     pub(super) fn prepare(store: &'a Store, subject: &Subject, shape: &Shape, sink: &dyn Sink) -> Result<Self> {
         let images = subject.manifests.iter().map(|manifest| ready(store, manifest, shape, sink)).collect::<Result<Vec<_>>>()?;
-        if images.is_empty() {
+        if images.is_empty() && subject.index.is_none() {
             return Err(Error::new("there is no image to write"));
         }
         let index = subject.index.as_ref().map(|index| over(store, index, &images, &subject.manifests, shape)).transpose()?;
