@@ -31,6 +31,7 @@ mod step;
 mod sync;
 mod tree;
 mod unfinished;
+mod usage;
 mod workspace;
 
 #[cfg(test)]
@@ -53,6 +54,7 @@ pub use list::Named;
 pub use lock::{Lock, Work};
 pub use step::{StepEntry, StepRecord};
 pub use unfinished::Scratch;
+pub use usage::DiskUse;
 pub use workspace::{CommitOptions, Workspace, WorkspaceKind, WorkspaceRoot, lowers};
 
 use crate::error::Result;
