@@ -15,6 +15,7 @@ mod images;
 mod import;
 mod info;
 mod inspect;
+mod key;
 mod path;
 mod prune;
 mod pull;
@@ -76,6 +77,8 @@ enum Command {
     Cache(cache::Arguments),
     /// Remove what no image needs
     Prune(prune::Arguments),
+    /// Make keys to sign with
+    Key(key::Arguments),
     /// Print a directory with an image's root file system, for ch-run, bwrap or chroot
     Path(path::Arguments),
     /// Print the storage directory
@@ -134,6 +137,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
         Command::Rm(arguments) => rm::execute(&arguments, environment)?,
         Command::Cache(arguments) => cache::execute(&arguments, environment)?,
         Command::Prune(arguments) => prune::execute(&arguments, environment)?,
+        Command::Key(arguments) => key::execute(&arguments, environment)?,
         Command::Path(arguments) => path::execute(&arguments, environment)?,
         Command::StoragePath => render::result(&environment.storage()?.display().to_string()),
         Command::Info(arguments) => info::execute(&arguments, environment)?,

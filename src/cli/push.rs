@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use super::build::docker_socket;
 use super::environment::Environment;
+use super::key;
 use super::pull::RegistryArguments;
 use super::render::{self, Printer, Progress};
 use crate::error::{Error, Result, quote};
 use crate::oci::Reference;
 use crate::rootfs::compress::Compression;
 use crate::transfer::{self, Documents, Job, Packing, Place, Repack, Shape, Subject};
+use crate::trust::PrivateKey;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -33,6 +35,12 @@ pub struct Arguments {
     /// Compress all layers anew
     #[arg(long)]
     force_compression: bool,
+    /// Sign what was pushed by this private key, as cosign does; a password comes from $COSIGN_PASSWORD or the terminal
+    #[arg(long, value_name = "KEYFILE", alias = "sign-by-sigstore-private-key")]
+    sign: Option<PathBuf>,
+    /// File with the key's password
+    #[arg(long, value_name = "FILE", requires = "sign")]
+    sign_passphrase_file: Option<PathBuf>,
     /// Write the digest of what was pushed to a file
     #[arg(long, value_name = "FILE")]
     digestfile: Option<PathBuf>,
@@ -76,6 +84,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     {
         return Err(Error::input("the image has no name to push it to").hint("say where to: `rootling push IMAGE HOST/NAME:TAG`"));
     }
+    let signer = signer(arguments, &place, environment)?;
     let packing = packing(arguments.compression_format.as_deref(), arguments.compression_level)?;
     let repack = if arguments.force_compression { Repack::All } else { Repack::New };
     let shape = Shape { documents, packing, repack, ..Shape::default() };
@@ -85,6 +94,9 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let subject = Subject::of(&store, &record)?;
     let job = Job { store: &store, client: &client, subject: &subject, names: &names, shape: &shape, docker: &docker, sink: &printer };
     let descriptor = transfer::write(&job, &place, &mut std::io::stdout().lock())?;
+    if let (Some(key), Place::Registry { reference, .. }) = (&signer, &place) {
+        transfer::sign(&client, reference, &descriptor, key)?;
+    }
     if let Some(path) = &arguments.digestfile {
         let mut file = std::fs::File::create(path).map_err(|e| Error::io("create", path, e))?;
         file.write_all(descriptor.digest.to_string().as_bytes()).map_err(|e| Error::io("write", path, e))?;
@@ -92,9 +104,21 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     if arguments.quiet {
         render::result(&descriptor.digest.to_string());
     } else {
-        render::note(&format!("pushed {place} {}", descriptor.digest.short()));
+        let signed = if signer.is_some() { " and signed it" } else { "" };
+        render::note(&format!("pushed {place} {}{signed}", descriptor.digest.short()));
     }
     Ok(())
+}
+
+/// The key to sign with; read before anything is sent.
+fn signer(arguments: &Arguments, place: &Place, environment: &Environment) -> Result<Option<PrivateKey>> {
+    let Some(file) = &arguments.sign else { return Ok(None) };
+    if !matches!(place, Place::Registry { .. }) {
+        return Err(Error::input(format!("can't sign what goes to {}", quote(place.to_string())))
+            .cause("signatures are kept in registries")
+            .hint("push to a registry, or leave out `--sign`"));
+    }
+    key::read(file, arguments.sign_passphrase_file.as_deref(), environment).map(Some)
 }
 
 /// A compression by the names buildx and podman give it.
