@@ -24,6 +24,11 @@ impl Environment {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// A variable, also an empty one: an empty password is a password.
+    pub fn password(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
     /// The storage directory: option, `$ROOTLING_STORAGE`, `/var/tmp/$USER.rootling`; always absolute.
     pub fn storage(&self) -> Result<PathBuf> {
         let chosen = self.storage.clone().or_else(|| self.variable("ROOTLING_STORAGE").map(PathBuf::from));

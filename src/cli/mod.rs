@@ -16,6 +16,7 @@ mod images;
 mod import;
 mod info;
 mod inspect;
+mod key;
 mod load;
 mod path;
 mod prune;
@@ -86,6 +87,8 @@ enum Command {
     Cache(cache::Arguments),
     /// Remove what no image needs
     Prune(prune::Arguments),
+    /// Make keys to sign with
+    Key(key::Arguments),
     /// Print a directory with an image's root file system, for ch-run, bwrap or chroot
     Path(path::Arguments),
     /// Print the storage directory
@@ -147,6 +150,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
         Command::Rm(arguments) => rm::execute(&arguments, environment)?,
         Command::Cache(arguments) => cache::execute(&arguments, environment)?,
         Command::Prune(arguments) => prune::execute(&arguments, environment)?,
+        Command::Key(arguments) => key::execute(&arguments, environment)?,
         Command::Path(arguments) => path::execute(&arguments, environment)?,
         Command::StoragePath => render::result(&environment.storage()?.display().to_string()),
         Command::Info(arguments) => info::execute(&arguments, environment)?,

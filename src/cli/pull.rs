@@ -9,7 +9,7 @@ use crate::error::{Error, Result, quote};
 use crate::oci::Platform;
 use crate::transfer::git::GitSettings;
 use crate::transfer::read::Platforms;
-use crate::transfer::{self, Client, ClientSettings, Means, Place, PullOptions, Source};
+use crate::transfer::{self, Client, ClientSettings, Means, Place, PullOptions, Source, TrustSettings};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -19,6 +19,9 @@ pub struct Arguments {
     /// Platform to pull [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+    /// Take the image only if the owner of this public key has signed it for this name
+    #[arg(long, value_name = "KEYFILE")]
+    verify: Option<PathBuf>,
     /// Show nothing but the image ID
     #[arg(long, short)]
     quiet: bool,
@@ -44,6 +47,9 @@ pub struct RegistryArguments {
     /// Wait before the first new attempt, such as `2s`; doubles each time [default: 0.4 s]
     #[arg(long, value_name = "TIME", value_parser = pause)]
     retry_delay: Option<Duration>,
+    /// File that says whose images are taken [default: ~/.config/containers/policy.json, then /etc/containers/policy.json]
+    #[arg(long, value_name = "FILE")]
+    signature_policy: Option<PathBuf>,
 }
 
 /// A time with its unit, as docker and podman write it (Go's `time.ParseDuration`, one unit).
@@ -80,6 +86,7 @@ impl RegistryArguments {
                 proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
                 ca_file: ["GIT_SSL_CAINFO", "SSL_CERT_FILE"].iter().find_map(|name| environment.variable(name)).map(PathBuf::from),
             },
+            trust: TrustSettings { policy: self.signature_policy.clone(), key: None },
         })
     }
 
@@ -92,7 +99,7 @@ impl RegistryArguments {
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let printer = Printer::new(if arguments.quiet { Progress::Quiet } else { arguments.progress });
     let store = environment.store()?;
-    let client = arguments.registry.client(environment);
+    let client = arguments.registry.client(environment).with_key(arguments.verify.clone());
     let options = arguments.registry.pull_options(arguments.platform.as_ref());
     let records = match Place::of_source(&arguments.image)? {
         None => vec![transfer::pull(&store, &client, &arguments.image.parse()?, &options, &printer)?],

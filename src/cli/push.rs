@@ -4,12 +4,14 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use super::environment::Environment;
+use super::key;
 use super::pull::RegistryArguments;
 use super::render::{self, Printer, Progress};
 use crate::error::{Error, Result, quote};
 use crate::oci::Reference;
 use crate::rootfs::compress::Compression;
 use crate::transfer::{self, Documents, Job, Outgoing, Packing, Place, Repack, Shape, Subject};
+use crate::trust::PrivateKey;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -22,6 +24,12 @@ pub struct Arguments {
     destination: Option<String>,
     #[command(flatten)]
     shape: ShapeArguments,
+    /// Sign what was pushed by this private key, as cosign does; a password comes from $COSIGN_PASSWORD or the terminal
+    #[arg(long, value_name = "KEYFILE", alias = "sign-by-sigstore-private-key")]
+    sign: Option<PathBuf>,
+    /// File with the key's password
+    #[arg(long, value_name = "FILE", requires = "sign")]
+    sign_passphrase_file: Option<PathBuf>,
     /// Write the digest of what was pushed to a file
     #[arg(long, value_name = "FILE")]
     digestfile: Option<PathBuf>,
@@ -95,6 +103,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     {
         return Err(Error::input("the image has no name to push it to").hint("say where to: `rootling push IMAGE HOST/NAME:TAG`"));
     }
+    let signer = signer(arguments, &place, environment)?;
     let shape = arguments.shape.shape()?;
     let names: Vec<Reference> = Some(record.reference.clone()).into_iter().filter(|name| !crate::build::is_unnamed(name)).collect();
     let client = arguments.registry.client(environment);
@@ -102,6 +111,9 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let images = [Outgoing { subject: &subject, names: &names }];
     let job = Job { store: &store, client: &client, images: &images, shape: &shape, sink: &printer };
     let descriptor = transfer::write(&job, &place, &mut std::io::stdout().lock())?;
+    if let (Some(key), Place::Registry { reference, .. }) = (&signer, &place) {
+        transfer::sign(&client, reference, &descriptor, key)?;
+    }
     if let Some(path) = &arguments.digestfile {
         let mut file = std::fs::File::create(path).map_err(|e| Error::io("create", path, e))?;
         file.write_all(descriptor.digest.to_string().as_bytes()).map_err(|e| Error::io("write", path, e))?;
@@ -109,9 +121,21 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     if arguments.quiet {
         render::result(&descriptor.digest.to_string());
     } else {
-        render::note(&format!("pushed {place} {}", descriptor.digest.short()));
+        let signed = if signer.is_some() { " and signed it" } else { "" };
+        render::note(&format!("pushed {place} {}{signed}", descriptor.digest.short()));
     }
     Ok(())
+}
+
+/// The key to sign with; read before anything is sent.
+fn signer(arguments: &Arguments, place: &Place, environment: &Environment) -> Result<Option<PrivateKey>> {
+    let Some(file) = &arguments.sign else { return Ok(None) };
+    if !matches!(place, Place::Registry { .. }) {
+        return Err(Error::input(format!("can't sign what goes to {}", quote(place.to_string())))
+            .cause("signatures are kept in registries")
+            .hint("push to a registry, or leave out `--sign`"));
+    }
+    key::read(file, arguments.sign_passphrase_file.as_deref(), environment).map(Some)
 }
 
 /// A compression by the names buildx and podman give it.

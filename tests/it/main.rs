@@ -35,5 +35,6 @@ mod secrets;
 mod served;
 mod stages;
 mod timeline;
+mod trust;
 mod web;
 mod workspace;
