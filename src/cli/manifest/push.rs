@@ -3,15 +3,14 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use super::super::build::docker_socket;
 use super::super::environment::Environment;
 use super::super::pull::RegistryArguments;
-use super::super::push::packing;
+use super::super::push::ShapeArguments;
 use super::super::render::{self, Printer, Progress};
-use super::{Form, find_list, is_docker};
+use super::{find_list, is_docker};
 use crate::error::{Error, Result};
 use crate::oci::Reference;
-use crate::transfer::{self, Documents, Job, Place, Repack, Shape, Subject};
+use crate::transfer::{self, Documents, Job, Outgoing, Place, Subject};
 
 #[derive(clap::Args)]
 pub struct Push {
@@ -27,18 +26,8 @@ pub struct Push {
     /// Remove the list when it was sent
     #[arg(long, short, visible_alias = "rm")]
     purge: bool,
-    /// Whose documents to send [default: the list's]
-    #[arg(long, short, value_enum)]
-    format: Option<Form>,
-    /// How to compress layers that were made here: gzip, zstd, none
-    #[arg(long, value_name = "FORMAT")]
-    compression_format: Option<String>,
-    /// Level, as the compressor counts
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    compression_level: Option<i32>,
-    /// Compress all layers anew
-    #[arg(long)]
-    force_compression: bool,
+    #[command(flatten)]
+    shape: ShapeArguments,
     /// Write the digest of what was pushed to a file
     #[arg(long, value_name = "FILE")]
     digestfile: Option<PathBuf>,
@@ -56,16 +45,16 @@ impl Push {
         }
         let store = environment.store()?;
         let (record, _, index) = find_list(&store, &self.list)?;
-        let documents = match self.format {
-            Some(Form::Oci) => Documents::Oci,
-            Some(Form::Docker) => Documents::Docker,
-            // A list of Docker's with other images than Docker's would be refused by most who read such lists.
-            None if is_docker(&index) => Documents::Docker,
-            None => Documents::Same,
-        };
+        let mut shape = self.shape.shape()?;
+        let asked = shape.documents != Documents::Same;
+        // A list of Docker's with other images than Docker's would be refused by most who read such lists.
+        if !asked && is_docker(&index) {
+            shape.documents = Documents::Docker;
+        }
+        let documents = shape.documents;
         let place = match &self.destination {
             Some(text) if Place::is_spelled(text) => match text.parse()? {
-                Place::Registry { reference, .. } if self.format.is_some() || text.starts_with("docker:") => {
+                Place::Registry { reference, .. } if asked || text.starts_with("docker:") => {
                     // docker:// says which protocol; an index is not turned into a list for it.
                     Place::Registry { reference, documents }
                 }
@@ -74,14 +63,12 @@ impl Push {
             Some(text) => Place::Registry { reference: text.parse()?, documents },
             None => Place::Registry { reference: record.reference.clone(), documents },
         };
-        let packing = packing(self.compression_format.as_deref(), self.compression_level)?;
-        let repack = if self.force_compression { Repack::All } else { Repack::New };
-        let shape = Shape { documents, packing, repack, ..Shape::default() };
         let printer = Printer::new(if self.quiet { Progress::Quiet } else { Progress::Auto });
         let names: [Reference; 1] = [record.reference.clone()];
-        let (client, docker) = (self.registry.client(environment), docker_socket(environment)?);
+        let client = self.registry.client(environment);
         let subject = Subject::list(&store, &record)?;
-        let job = Job { store: &store, client: &client, subject: &subject, names: &names, shape: &shape, docker: &docker, sink: &printer };
+        let images = [Outgoing { subject: &subject, names: &names }];
+        let job = Job { store: &store, client: &client, images: &images, shape: &shape, sink: &printer };
         let descriptor = transfer::write(&job, &place, &mut std::io::stdout().lock())?;
         if let Some(path) = &self.digestfile {
             let mut file = std::fs::File::create(path).map_err(|e| Error::io("create", path, e))?;

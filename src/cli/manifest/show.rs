@@ -2,13 +2,14 @@
 
 use serde::Serialize;
 
+use super::super::describe::Elsewhere;
 use super::super::environment::Environment;
 use super::super::pull::RegistryArguments;
 use super::super::render;
 use super::{find_list, not_a_list};
 use crate::error::{Kind, Result, quote};
 use crate::oci::{Index, Manifest, ManifestOrIndex};
-use crate::transfer::{self, Documents, Place};
+use crate::transfer::{Documents, Place};
 
 #[derive(clap::Args)]
 pub struct Inspect {
@@ -35,7 +36,8 @@ pub struct Exists {
 
 impl Inspect {
     pub fn execute(&self, environment: &Environment) -> Result<()> {
-        if !Place::is_spelled(&self.list)
+        let place = Place::of_source(&self.list)?;
+        if place.is_none()
             && let Some(store) = environment.existing_store()?
         {
             match store.find_image(&self.list) {
@@ -50,12 +52,11 @@ impl Inspect {
                 Err(_) => {}
             }
         }
-        let place = match Place::is_spelled(&self.list) {
-            true => self.list.parse()?,
-            false => Place::Registry { reference: self.list.parse()?, documents: Documents::Same },
+        let place = match place {
+            Some(place) => place,
+            None => Place::Registry { reference: self.list.parse()?, documents: Documents::Same },
         };
-        let client = self.registry.client(environment);
-        print(&transfer::look::at(&client, &place)?.document()?)
+        print(&Elsewhere::new(place, &self.registry, environment)?.look()?.document()?)
     }
 }
 
