@@ -36,4 +36,5 @@ mod stages;
 mod timeline;
 mod trust;
 mod web;
+mod with_spec;
 mod workspace;

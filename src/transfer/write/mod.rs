@@ -8,6 +8,9 @@ mod layout;
 mod program;
 mod tree;
 
+pub(super) use layout::archive_without_layers;
+pub(super) use tree::check_outside;
+
 use std::io::Write;
 use std::path::Path;
 
