@@ -92,6 +92,13 @@ impl Environment {
         Some(base.or_else(|| Some(self.home()?.join(".config")))?.join("rootling"))
     }
 
+    /// `$DOCKER_HOST`, if it names a socket, else docker's own default.
+    pub fn docker_socket(&self) -> PathBuf {
+        // Of another kind of address only who really wants the engine learns that it can't be reached: the path does not exist.
+        let host = self.variable("DOCKER_HOST").unwrap_or("unix:///var/run/docker.sock");
+        host.strip_prefix("unix://").unwrap_or(host).into()
+    }
+
     /// `$HOME`.
     pub fn home(&self) -> Option<PathBuf> {
         self.variable("HOME").map(PathBuf::from)

@@ -86,7 +86,11 @@ fn with_spec(arguments: &Arguments, directory: &Path, compression: Compression, 
     let files = match (arguments.rootfs, arguments.compression, arguments.level) {
         (FilesArgument::Tar, _, None) => Files::Tarball(compression),
         (FilesArgument::Dir, None, None) => Files::Unpacked,
-        _ => return Err(Error::input("`--with-spec` compresses only a tarball, at the usual level").hint("add `--rootfs tar`, without `--level`")),
+        _ => {
+            return Err(
+                Error::input("`--with-spec` compresses only a tarball, at the usual level").hint("add `--rootfs tar`, without `--level`")
+            );
+        }
     };
     let store = environment.store()?;
     let record = store.find_platform(&arguments.image, arguments.platform.as_ref())?;

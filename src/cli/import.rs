@@ -47,7 +47,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
             transfer::import_file(&store, source, &platform, &printer)?
         }
     };
-    let name = match (name, &image.name) {
+    let name = match (name, image.names.first()) {
         (Some(name), _) => name,
         (None, Some(name)) => {
             let name = name.parse()?;

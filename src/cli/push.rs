@@ -3,7 +3,6 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use super::build::docker_socket;
 use super::environment::Environment;
 use super::key;
 use super::pull::RegistryArguments;
@@ -11,7 +10,7 @@ use super::render::{self, Printer, Progress};
 use crate::error::{Error, Result, quote};
 use crate::oci::Reference;
 use crate::rootfs::compress::Compression;
-use crate::transfer::{self, Documents, Job, Packing, Place, Repack, Shape, Subject};
+use crate::transfer::{self, Documents, Job, Outgoing, Packing, Place, Repack, Shape, Subject};
 use crate::trust::PrivateKey;
 
 #[derive(clap::Args)]
@@ -23,18 +22,8 @@ pub struct Arguments {
     /// docker-daemon:REF, isulad:REF, tar:FILE, local:DIR, squashfs:FILE [default: the image's name]
     #[arg(value_name = "DEST")]
     destination: Option<String>,
-    /// Whose documents to send [default: those the image has]
-    #[arg(long, short, value_enum)]
-    format: Option<FormatArgument>,
-    /// How to compress layers that were made here: gzip, zstd, none
-    #[arg(long, value_name = "FORMAT")]
-    compression_format: Option<String>,
-    /// Level, as the compressor counts
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    compression_level: Option<i32>,
-    /// Compress all layers anew
-    #[arg(long)]
-    force_compression: bool,
+    #[command(flatten)]
+    shape: ShapeArguments,
     /// Sign what was pushed by this private key, as cosign does; a password comes from $COSIGN_PASSWORD or the terminal
     #[arg(long, value_name = "KEYFILE", alias = "sign-by-sigstore-private-key")]
     sign: Option<PathBuf>,
@@ -54,6 +43,40 @@ pub struct Arguments {
     registry: RegistryArguments,
 }
 
+/// The form in which an image leaves.
+#[derive(clap::Args)]
+pub struct ShapeArguments {
+    /// Whose documents to send [default: those the image has]
+    #[arg(long, short, value_enum)]
+    format: Option<FormatArgument>,
+    /// How to compress layers that were made here: gzip, zstd, none
+    #[arg(long, value_name = "FORMAT")]
+    compression_format: Option<String>,
+    /// Level, as the compressor counts
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    compression_level: Option<i32>,
+    /// Compress all layers anew
+    #[arg(long)]
+    force_compression: bool,
+}
+
+impl ShapeArguments {
+    /// The form.
+    pub fn shape(&self) -> Result<Shape> {
+        let packing = packing(self.compression_format.as_deref(), self.compression_level)?;
+        let repack = if self.force_compression { Repack::All } else { Repack::New };
+        Ok(Shape { documents: self.documents(), packing, repack, ..Shape::default() })
+    }
+
+    fn documents(&self) -> Documents {
+        match self.format {
+            Some(FormatArgument::Oci) => Documents::Oci,
+            Some(FormatArgument::Docker) => Documents::Docker,
+            None => Documents::Same,
+        }
+    }
+}
+
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum FormatArgument {
     Oci,
@@ -65,13 +88,9 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let printer = Printer::new(if arguments.quiet { Progress::Quiet } else { arguments.progress });
     let store = environment.store()?;
     let record = store.find_image(&arguments.image)?;
-    let documents = match arguments.format {
-        Some(FormatArgument::Oci) => Documents::Oci,
-        Some(FormatArgument::Docker) => Documents::Docker,
-        None => Documents::Same,
-    };
+    let documents = arguments.shape.documents();
     let place = match &arguments.destination {
-        Some(text) if Place::is_spelled(text) => match (text.parse()?, arguments.format) {
+        Some(text) if Place::is_spelled(text) => match (text.parse()?, arguments.shape.format) {
             // The option says it more plainly than the spelling.
             (Place::Registry { reference, .. }, Some(_)) => Place::Registry { reference, documents },
             (place, _) => place,
@@ -85,14 +104,12 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         return Err(Error::input("the image has no name to push it to").hint("say where to: `rootling push IMAGE HOST/NAME:TAG`"));
     }
     let signer = signer(arguments, &place, environment)?;
-    let packing = packing(arguments.compression_format.as_deref(), arguments.compression_level)?;
-    let repack = if arguments.force_compression { Repack::All } else { Repack::New };
-    let shape = Shape { documents, packing, repack, ..Shape::default() };
+    let shape = arguments.shape.shape()?;
     let names: Vec<Reference> = Some(record.reference.clone()).into_iter().filter(|name| !crate::build::is_unnamed(name)).collect();
     let client = arguments.registry.client(environment);
-    let docker = docker_socket(environment)?;
     let subject = Subject::of(&store, &record)?;
-    let job = Job { store: &store, client: &client, subject: &subject, names: &names, shape: &shape, docker: &docker, sink: &printer };
+    let images = [Outgoing { subject: &subject, names: &names }];
+    let job = Job { store: &store, client: &client, images: &images, shape: &shape, sink: &printer };
     let descriptor = transfer::write(&job, &place, &mut std::io::stdout().lock())?;
     if let (Some(key), Place::Registry { reference, .. }) = (&signer, &place) {
         transfer::sign(&client, reference, &descriptor, key)?;

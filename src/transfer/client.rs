@@ -30,6 +30,8 @@ pub struct ClientSettings {
     pub attempts: Option<u32>,
     /// Wait before the second attempt; `None` for the usual one.
     pub first_delay: Option<Duration>,
+    /// The socket of Docker's engine.
+    pub docker_socket: PathBuf,
     /// For git.
     pub git: GitSettings,
     /// Who must vouch for what is pulled.

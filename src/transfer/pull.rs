@@ -49,7 +49,7 @@ pub(super) fn fetch(store: &Store, client: &Client, reference: &Reference, optio
     let from = Repository { client: pull.client, reference };
     let fetch = Fetch { store, from: &from, total: manifest.layers.len(), sink };
     fetch.all(wanted)?;
-    Ok(ReadImage { manifest: descriptor, index, name: Some(reference.to_string()) })
+    Ok(ReadImage { manifest: descriptor, index, names: vec![reference.to_string()] })
 }
 
 /// An image's config from a registry; its layers stay there.

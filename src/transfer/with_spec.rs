@@ -14,10 +14,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::pipeline;
-use super::read::{self, Form, ReadImage, ReadRequest};
 use super::bundle::{Bundle, Document};
 use super::draft;
+use super::pipeline;
+use super::read::{Images, Platforms, ReadImage, ReadRequest};
 use super::write::{archive_without_layers, check_outside};
 use crate::error::{Error, IoContext as _, Kind, Result, from_io, quote, quote_path};
 use crate::event::{Event, Sink, next_id};
@@ -78,7 +78,7 @@ pub fn export_with_spec(store: &Store, image: &Image, name: Option<&Reference>, 
 /// Files that were changed since then are taken as they are, with a warning.
 pub fn import_with_spec(store: &Store, from: &Path, sink: &dyn Sink) -> Result<ReadImage> {
     let image = || {
-        let (name, manifest, config) = read_spec(store, &from.join(SPEC), sink)?;
+        let (names, manifest, config) = read_spec(store, &from.join(SPEC), sink)?;
         let layer = read_files(store, from, sink)?;
         let exported = manifest.annotations.get(NOTE_FILES);
         if exported.is_some_and(|digest| *digest != layer.diff_id.to_string()) {
@@ -91,7 +91,7 @@ pub fn import_with_spec(store: &Store, from: &Path, sink: &dyn Sink) -> Result<R
         let (manifest, config) = with_layer(manifest, config, &Descriptor::new(media_type::OCI_LAYER, layer.diff_id.0, layer.size));
         store.put_blob(&config.bytes)?;
         store.put_blob(&manifest.bytes)?;
-        Ok(ReadImage { manifest: manifest.descriptor, index: None, name })
+        Ok(ReadImage { manifest: manifest.descriptor, index: None, names })
     };
     image().map_err(|e: Error| e.context(format!("can't import {}", quote_path(from))))
 }
@@ -232,12 +232,10 @@ fn with_layer(spec: Manifest, mut config: ImageConfig, layer: &Descriptor) -> (D
 }
 
 /// Reads the archive without layers, ours or one that only `docker load` would read.
-fn read_spec(store: &Store, path: &Path, sink: &dyn Sink) -> Result<(Option<String>, Manifest, ImageConfig)> {
+fn read_spec(store: &Store, path: &Path, sink: &dyn Sink) -> Result<(Vec<String>, Manifest, ImageConfig)> {
     plain(path)?;
-    let platform = Platform::host();
-    let request = |form| ReadRequest { form, path, name: None, digest: None, platform: &platform };
-    let image = read::read(store, &request(Form::Archive), sink)
-        .or_else(|error| read::read(store, &request(Form::DockerArchive), sink).map_err(|_| error))?;
+    let request = ReadRequest { name: None, digest: None, platforms: &Platforms::One(Platform::host()) };
+    let image = Images::open(store, path, None)?.read(&request, sink)?;
     let bytes = store.read_blob(&image.manifest.digest, LARGEST_DOCUMENT)?;
     let ManifestOrIndex::Manifest(manifest) = ManifestOrIndex::parse(&bytes, Some(&image.manifest.media_type))? else {
         return Err(Error::with_kind(Kind::Corrupt, format!("{} holds an index, not an image", quote_path(path))));
@@ -250,7 +248,7 @@ fn read_spec(store: &Store, path: &Path, sink: &dyn Sink) -> Result<(Option<Stri
     let config = store.read_blob(&manifest.config.digest, LARGEST_DOCUMENT)?;
     let config = serde_json::from_slice(&config)
         .map_err(|e| Error::with_kind(Kind::Corrupt, format!("the config in {} can't be understood", quote_path(path))).cause(e))?;
-    Ok((image.name, manifest, config))
+    Ok((image.names, manifest, config))
 }
 
 /// Makes a layer of the files, which come as files or as a tarball.

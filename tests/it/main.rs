@@ -9,6 +9,7 @@ mod cache_mounts;
 mod check;
 mod concurrency;
 mod contexts;
+mod copies;
 mod copy;
 mod corpus;
 mod fakeroot;

@@ -199,7 +199,8 @@ fn nothing_half_done_and_nothing_of_others() {
     rig.ok(["export", "--with-spec", "empty", "base"]);
     assert!(rig.fails(["export", "--with-spec", "new/deep", "no-such"]).contains("no-such"));
     assert!(!rig.path("new").exists());
-    let left: Vec<_> = fs::read_dir(rig.path("")).unwrap().map(|e| e.unwrap().file_name()).filter(|n| n.to_string_lossy().starts_with('.')).collect();
+    let left: Vec<_> =
+        fs::read_dir(rig.path("")).unwrap().map(|e| e.unwrap().file_name()).filter(|n| n.to_string_lossy().starts_with('.')).collect();
     assert!(left.is_empty(), "{left:?}");
     rig.assert_healthy();
 }
