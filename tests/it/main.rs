@@ -30,6 +30,7 @@ mod reproducible;
 mod rig;
 mod round_trip;
 mod run;
+mod sbom;
 mod scenes;
 mod secrets;
 mod served;
