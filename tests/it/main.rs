@@ -40,4 +40,5 @@ mod stages;
 mod timeline;
 mod trust;
 mod web;
+mod with_spec;
 mod workspace;
