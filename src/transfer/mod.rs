@@ -27,6 +27,7 @@ mod push;
 pub mod read;
 mod signatures;
 mod steps;
+mod with_spec;
 mod write;
 
 pub use bundle::{Annotations, Documents, Repack, Shape, Subject};
@@ -41,4 +42,5 @@ pub use pull::{PullOptions, config, pull};
 pub use push::push;
 pub use signatures::sign;
 pub use steps::{DEFAULT_TAG, INLINE_FIELD, MadeStep, StepCache, StepPlace, inline, save_steps};
+pub use with_spec::{Files, export_with_spec, import_with_spec};
 pub use write::{Job, Outgoing, write};

@@ -9,7 +9,9 @@ mod program;
 mod storage;
 mod tree;
 
+pub(super) use layout::archive_without_layers;
 pub(super) use program::said;
+pub(super) use tree::check_outside;
 
 use std::io::Write;
 use std::path::Path;
