@@ -10,6 +10,7 @@ use super::render::{self, Printer, Progress};
 use crate::error::{Error, Result, quote};
 use crate::oci::Reference;
 use crate::rootfs::compress::Compression;
+use crate::rootfs::squashfs::Coding;
 use crate::transfer::{self, Documents, Job, Packing, Place, Repack, Shape, Subject};
 
 #[derive(clap::Args)]
@@ -24,7 +25,7 @@ pub struct Arguments {
     /// Whose documents to send [default: those the image has]
     #[arg(long, short, value_enum)]
     format: Option<FormatArgument>,
-    /// How to compress layers that were made here: gzip, zstd, none
+    /// How to compress layers that were made here: gzip, zstd, none; for squashfs also xz
     #[arg(long, value_name = "FORMAT")]
     compression_format: Option<String>,
     /// Level, as the compressor counts
@@ -76,9 +77,13 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     {
         return Err(Error::input("the image has no name to push it to").hint("say where to: `rootling push IMAGE HOST/NAME:TAG`"));
     }
-    let packing = packing(arguments.compression_format.as_deref(), arguments.compression_level)?;
+    let (word, level) = (arguments.compression_format.as_deref(), arguments.compression_level);
+    let (packing, squashfs) = match place {
+        Place::Squashfs(_) => (Packing::default(), coding(word, level)?),
+        _ => (packing(word, level)?, Coding::default()),
+    };
     let repack = if arguments.force_compression { Repack::All } else { Repack::New };
-    let shape = Shape { documents, packing, repack, ..Shape::default() };
+    let shape = Shape { documents, packing, repack, squashfs, ..Shape::default() };
     let names: Vec<Reference> = Some(record.reference.clone()).into_iter().filter(|name| !crate::build::is_unnamed(name)).collect();
     let client = arguments.registry.client(environment);
     let docker = docker_socket(environment)?;
@@ -115,4 +120,18 @@ pub fn packing(word: Option<&str>, level: Option<i32>) -> Result<Packing> {
         ))),
         level => Ok(Packing { compression, level }),
     }
+}
+
+/// The same for a squashfs image, which has zstd unless it is told otherwise.
+pub fn coding(word: Option<&str>, level: Option<i32>) -> Result<Coding> {
+    let compression = match word.unwrap_or("zstd") {
+        "zstd" => Compression::Zstd,
+        "gzip" => Compression::Gzip,
+        "xz" => Compression::Xz,
+        "none" | "uncompressed" => Compression::None,
+        other => {
+            return Err(Error::input(format!("squashfs images can't be compressed by {}", quote(other))).hint("use zstd, gzip, xz or none"));
+        }
+    };
+    Coding::new(compression, level)
 }

@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Sink;
 use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Index, ManifestOrIndex, Platform, media_type};
 use crate::rootfs::compress::Compression;
+use crate::rootfs::squashfs::Coding;
 use crate::store::{ImageRecord, Store};
 
 /// Largest manifest, index or config that is read.
@@ -52,6 +53,8 @@ pub struct Shape {
     pub packing: Packing,
     /// Which layers.
     pub repack: Repack,
+    /// How a squashfs image is compressed.
+    pub squashfs: Coding,
     /// What is noted on the documents.
     pub annotations: Annotations,
 }

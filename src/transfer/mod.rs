@@ -30,7 +30,7 @@ pub use bundle::{Annotations, Documents, Repack, Shape, Subject};
 pub use client::{Client, ClientSettings};
 pub use download::{DownloadRequest, Downloaded, download};
 pub use export::{compression_of, export, export_to};
-pub use import::{import_file, import_host, import_layer};
+pub use import::{import_file, import_host, import_layer, import_squashfs, is_squashfs};
 pub use packed::Packing;
 pub use place::Place;
 pub use pull::{PullOptions, config, pull};

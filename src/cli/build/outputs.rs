@@ -188,6 +188,10 @@ impl Output {
                 });
             }
         };
+        if matches!(target, Target::Place(Place::Squashfs(_))) {
+            let squashfs = compression(attributes, crate::cli::push::coding)?;
+            return Ok(Self { target, shape: Shape { squashfs, ..shape(attributes)? }, names });
+        }
         Ok(Self { target, shape: shape(attributes)?, names })
     }
 
@@ -245,11 +249,16 @@ fn shape(attributes: &mut Attributes) -> Result<Shape> {
 
 /// How layers are compressed.
 pub fn packing(attributes: &mut Attributes) -> Result<Packing> {
+    compression(attributes, crate::cli::push::packing)
+}
+
+/// What `read` makes of the attributes on compression.
+fn compression<T>(attributes: &mut Attributes, read: fn(Option<&str>, Option<i32>) -> Result<T>) -> Result<T> {
     let word = attributes.take("compression");
     let level = attributes.take("compression-level");
     let level =
         level.map(|level| level.parse().map_err(|_| attributes.bad(&format!("level {} is no number", quote(&level))))).transpose()?;
-    crate::cli::push::packing(word.as_deref(), level).map_err(|e| attributes.bad(&e.to_string()))
+    read(word.as_deref(), level).map_err(|e| attributes.bad(&e.to_string()))
 }
 
 /// `$DOCKER_HOST`, if it names a socket, else docker's own default.

@@ -18,6 +18,7 @@ use super::{draft, export, push};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Sink, next_id};
 use crate::oci::{Descriptor, Reference};
+use crate::rootfs::squashfs;
 use crate::rootfs::view::View;
 use crate::store::Store;
 
@@ -70,7 +71,11 @@ pub fn write(job: &Job<'_>, place: &Place, stream: &mut dyn Write) -> Result<Des
             to_file(file, stream, |out| export::export_to(&view, out, compression, None))?;
         }
         Place::Directory(directory) => tree::write(&bundle, directory, job.sink)?,
-        Place::Squashfs(file) => program::squashfs(&view(&bundle, "squashfs image")?, file)?,
+        Place::Squashfs(file) => {
+            let view = view(&bundle, "squashfs image")?;
+            let mut seen = |done| job.sink.event(Event::TransferAdvanced { id, done });
+            draft::write(file, |out| squashfs::write(&view, job.shape.squashfs, out, &mut seen))?;
+        }
         Place::Registry { .. } => unreachable!("pushed above"),
     }
     job.sink.event(Event::TransferFinished { id, note: "done" });
