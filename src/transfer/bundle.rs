@@ -10,7 +10,6 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Sink;
 use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Index, ManifestOrIndex, Platform, media_type};
 use crate::rootfs::compress::Compression;
-use crate::rootfs::squashfs::Coding;
 use crate::store::{ImageRecord, Store};
 
 /// Largest manifest, index or config that is read.
@@ -33,14 +32,22 @@ impl Subject {
         if store.has_blob(&digest)?.is_none() {
             return Ok(image);
         }
-        let bytes = store.read_blob(&digest, LARGEST_DOCUMENT)?;
-        let ManifestOrIndex::Index(index) = ManifestOrIndex::parse(&bytes, None)? else { return Ok(image) };
+        let Ok(all) = Self::of_index(store, &digest) else { return Ok(image) };
         let here: BTreeSet<Digest> = record.others.iter().map(|other| other.manifest.digest).chain([record.manifest.digest]).collect();
-        if index.manifests.iter().any(|member| !here.contains(&member.digest)) {
+        if all.manifests.iter().any(|member| !here.contains(&member.digest)) {
             return Ok(image);
         }
+        Ok(all)
+    }
+
+    /// An index that is here, with all its images.
+    pub(super) fn of_index(store: &Store, digest: &Digest) -> Result<Self> {
+        let bytes = store.read_blob(digest, LARGEST_DOCUMENT)?;
+        let ManifestOrIndex::Index(index) = ManifestOrIndex::parse(&bytes, None)? else {
+            return Err(Error::with_kind(Kind::Corrupt, format!("`{digest}` is no index")));
+        };
         let media_type = index.media_type.clone().unwrap_or_else(|| media_type::OCI_INDEX.into());
-        Ok(Self { manifests: index.manifests, index: Some(Descriptor::new(&media_type, digest, bytes.len() as u64)) })
+        Ok(Self { manifests: index.manifests, index: Some(Descriptor::new(&media_type, *digest, bytes.len() as u64)) })
     }
 }
 
@@ -53,10 +60,10 @@ pub struct Shape {
     pub packing: Packing,
     /// Which layers.
     pub repack: Repack,
-    /// How a squashfs image is compressed.
-    pub squashfs: Coding,
     /// What is noted on the documents.
     pub annotations: Annotations,
+    /// How an archive as a whole is compressed; not given, as its suffix says. How a squashfs image is; not given, by zstd.
+    pub file: Option<Packing>,
 }
 
 /// Whose manifests, indexes and media types.

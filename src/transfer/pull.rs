@@ -3,6 +3,7 @@
 use super::client::Client;
 use super::layers::{self, Fetch, Repository};
 use super::read::ReadImage;
+use super::signatures::Demands;
 use crate::error::{Error, Kind, Result, quote};
 use crate::event::{Event, Sink};
 use crate::oci::{Descriptor, Digest, ImageConfig, Manifest, ManifestOrIndex, Platform, Reference, media_type};
@@ -34,8 +35,10 @@ pub fn pull(store: &Store, client: &Client, reference: &Reference, options: &Pul
 
 /// The same without a name: documents, layers and blobs are here afterwards, leased.
 pub(super) fn fetch(store: &Store, client: &Client, reference: &Reference, options: &PullOptions, sink: &dyn Sink) -> Result<ReadImage> {
+    let demands = Demands::of(client.settings(), reference)?;
     let pull = Pull { store, client: client.registry()?, reference };
     let Chosen { descriptor, manifest, index } = pull.manifest(&options.platform)?;
+    demands.check(pull.client, &[Some(descriptor.digest), index].into_iter().flatten().collect::<Vec<_>>())?;
     let config = pull.config(&manifest)?;
     let platform = config.platform();
     if platform.serves(&options.platform).is_none() && !platform.architecture.is_empty() {
@@ -46,7 +49,7 @@ pub(super) fn fetch(store: &Store, client: &Client, reference: &Reference, optio
     let from = Repository { client: pull.client, reference };
     let fetch = Fetch { store, from: &from, total: manifest.layers.len(), sink };
     fetch.all(wanted)?;
-    Ok(ReadImage { manifest: descriptor, index, name: Some(reference.to_string()) })
+    Ok(ReadImage { manifest: descriptor, index, names: vec![reference.to_string()] })
 }
 
 /// An image's config from a registry; its layers stay there.

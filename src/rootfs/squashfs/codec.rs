@@ -211,13 +211,12 @@ fn lz4(packed: &[u8], limit: usize, out: &mut Vec<u8>) -> Option<()> {
 
 fn lz4_length(start: usize, rest: &mut &[u8]) -> Option<usize> {
     let mut length = start;
-    while start == 15 {
+    let mut last = if start == 15 { 255 } else { 0 };
+    while last == 255 {
         let (&more, after) = rest.split_first()?;
         *rest = after;
         length += usize::from(more);
-        if more != 255 {
-            break;
-        }
+        last = more;
     }
     Some(length)
 }

@@ -53,9 +53,12 @@ pub(super) mod types {
     pub const EXTENDED: u16 = 7;
 }
 
+/// The first bytes of an image of the days when there were two byte orders.
+const OTHER_MAGIC: [u8; 4] = *b"sqsh";
+
 /// Whether a file that begins so is a squashfs image.
 pub fn is_squashfs(first: &[u8]) -> bool {
-    first.starts_with(&MAGIC)
+    first.starts_with(&MAGIC) || first.starts_with(&OTHER_MAGIC)
 }
 
 /// The superblock.
@@ -86,8 +89,10 @@ impl Superblock {
         let short = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let word = |at: usize| u32::from(short(at)) | u32::from(short(at + 2)) << 16;
         let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
-        if (short(28), short(30)) != (4, 0) {
-            let what = format!("can't read squashfs images of version {}.{}", short(28), short(30));
+        if bytes[..4] == OTHER_MAGIC || (short(28), short(30)) != (4, 0) {
+            let (major, minor) =
+                if bytes[..4] == OTHER_MAGIC { (short(28).swap_bytes(), short(30).swap_bytes()) } else { (short(28), short(30)) };
+            let what = format!("can't read squashfs images of version {major}.{minor}");
             return Err(Error::with_kind(Kind::Unsupported, what).hint("make it anew with a mksquashfs of this decade"));
         }
         Ok(Self {
@@ -156,5 +161,8 @@ mod tests {
         let mut old = bytes;
         old[28] = 3;
         assert!(Superblock::parse(&old).unwrap_err().to_string().contains("version 3.0"));
+        old[..4].copy_from_slice(b"sqsh");
+        old[28..32].copy_from_slice(&[0, 3, 0, 1]);
+        assert!(is_squashfs(&old) && Superblock::parse(&old).unwrap_err().to_string().contains("version 3.1"));
     }
 }
