@@ -18,6 +18,9 @@ pub struct Arguments {
     /// Platform to pull [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+    /// Pull the images of all platforms, and what stands beside them
+    #[arg(long, conflicts_with = "platform")]
+    all_platforms: bool,
     /// Show nothing but the image ID
     #[arg(long, short)]
     quiet: bool,
@@ -92,11 +95,14 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let store = environment.store()?;
     let client = arguments.registry.client(environment);
     let options = arguments.registry.pull_options(arguments.platform.as_ref());
-    let record = transfer::pull(&store, &client, &arguments.reference, &options, &printer)?;
+    let pull = if arguments.all_platforms { transfer::pull_all } else { transfer::pull };
+    let record = pull(&store, &client, &arguments.reference, &options, &printer)?;
     if arguments.quiet {
         render::result(&record.config.to_string());
     } else {
-        render::note(&format!("pulled {} {}", arguments.reference.familiar(), record.config.short()));
+        let platforms: Vec<String> = record.members().iter().map(|member| member.platform.to_string()).collect();
+        let all = if arguments.all_platforms { format!(" for {}", platforms.join(", ")) } else { String::new() };
+        render::note(&format!("pulled {} {}{all}", arguments.reference.familiar(), record.config.short()));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use super::environment::Environment;
 use super::pull::RegistryArguments;
 use super::render::{self, Printer, Progress};
 use crate::error::{Error, Result, quote};
-use crate::oci::Reference;
+use crate::oci::{Platform, Reference};
 use crate::rootfs::compress::Compression;
 use crate::transfer::{self, Documents, Job, Packing, Place, Repack, Shape, Subject};
 
@@ -33,6 +33,12 @@ pub struct Arguments {
     /// Compress all layers anew
     #[arg(long)]
     force_compression: bool,
+    /// Push the images of all platforms under their index, or fail if one is not here [default: so if all are here, else this machine's]
+    #[arg(long, conflicts_with = "platform")]
+    all_platforms: bool,
+    /// Push the image of one platform
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     /// Write the digest of what was pushed to a file
     #[arg(long, value_name = "FILE")]
     digestfile: Option<PathBuf>,
@@ -56,7 +62,7 @@ enum FormatArgument {
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let printer = Printer::new(if arguments.quiet { Progress::Quiet } else { arguments.progress });
     let store = environment.store()?;
-    let record = store.find_image(&arguments.image)?;
+    let record = store.find_platform(&arguments.image, arguments.platform.as_ref())?;
     let documents = match arguments.format {
         Some(FormatArgument::Oci) => Documents::Oci,
         Some(FormatArgument::Docker) => Documents::Docker,
@@ -82,7 +88,11 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let names: Vec<Reference> = Some(record.reference.clone()).into_iter().filter(|name| !crate::build::is_unnamed(name)).collect();
     let client = arguments.registry.client(environment);
     let docker = docker_socket(environment)?;
-    let subject = Subject::of(&store, &record)?;
+    let subject = match (&arguments.platform, arguments.all_platforms) {
+        (Some(_), _) => Subject::image(&record),
+        (None, true) => Subject::all(&store, &record)?,
+        (None, false) => Subject::of(&store, &record)?,
+    };
     let job = Job { store: &store, client: &client, subject: &subject, names: &names, shape: &shape, docker: &docker, sink: &printer };
     let descriptor = transfer::write(&job, &place, &mut std::io::stdout().lock())?;
     if let Some(path) = &arguments.digestfile {

@@ -24,6 +24,7 @@ mod pull;
 mod push;
 pub mod read;
 mod steps;
+mod whole;
 mod write;
 
 pub use bundle::{Annotations, Documents, Repack, Shape, Subject};
@@ -33,7 +34,7 @@ pub use export::{compression_of, export, export_to};
 pub use import::{import_file, import_host, import_layer};
 pub use packed::Packing;
 pub use place::Place;
-pub use pull::{PullOptions, config, pull};
+pub use pull::{PullOptions, config, pull, pull_all};
 pub use push::push;
 pub use steps::{DEFAULT_TAG, INLINE_FIELD, MadeStep, StepCache, StepPlace, inline, save_steps};
 pub use write::{Job, write};

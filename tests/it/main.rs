@@ -34,5 +34,6 @@ mod secrets;
 mod served;
 mod stages;
 mod timeline;
+mod unchanged;
 mod web;
 mod workspace;
