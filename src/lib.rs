@@ -8,6 +8,7 @@ pub mod oci;
 
 pub mod dockerfile;
 pub mod sys;
+pub mod trust;
 
 pub mod rootfs;
 

@@ -7,6 +7,7 @@ mod bind;
 mod build;
 mod cache;
 mod completion;
+mod convert;
 mod environment;
 mod export;
 mod fakeroot;
@@ -15,6 +16,8 @@ mod images;
 mod import;
 mod info;
 mod inspect;
+mod key;
+mod load;
 mod path;
 mod prune;
 mod pull;
@@ -22,6 +25,7 @@ mod push;
 pub mod render;
 mod rm;
 mod run;
+mod save;
 mod tag;
 mod timeline;
 mod version;
@@ -54,6 +58,13 @@ enum Command {
     Pull(pull::Arguments),
     /// Send an image to a registry, an archive, a layout, or a program of this machine
     Push(push::Arguments),
+    /// Copy an image from any place to any place
+    #[command(visible_alias = "copy")]
+    Convert(Box<convert::Arguments>),
+    /// Write images to an archive
+    Save(save::Arguments),
+    /// Take images from an archive
+    Load(load::Arguments),
     /// Make an image of a rootfs tarball, a directory, or programs of this machine
     Import(import::Arguments),
     /// Run a command in an image
@@ -76,6 +87,8 @@ enum Command {
     Cache(cache::Arguments),
     /// Remove what no image needs
     Prune(prune::Arguments),
+    /// Make keys to sign with
+    Key(key::Arguments),
     /// Print a directory with an image's root file system, for ch-run, bwrap or chroot
     Path(path::Arguments),
     /// Print the storage directory
@@ -125,6 +138,9 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
         Command::Run(arguments) => return run::execute(*arguments, environment),
         Command::Pull(arguments) => pull::execute(&arguments, environment)?,
         Command::Push(arguments) => push::execute(&arguments, environment)?,
+        Command::Convert(arguments) => convert::execute(&arguments, environment)?,
+        Command::Save(arguments) => save::execute(&arguments, environment)?,
+        Command::Load(arguments) => load::execute(&arguments, environment)?,
         Command::Import(arguments) => import::execute(&arguments, environment)?,
         Command::Export(arguments) => export::execute(&arguments, environment)?,
         Command::Images(arguments) => images::execute(&arguments, environment)?,
@@ -134,6 +150,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
         Command::Rm(arguments) => rm::execute(&arguments, environment)?,
         Command::Cache(arguments) => cache::execute(&arguments, environment)?,
         Command::Prune(arguments) => prune::execute(&arguments, environment)?,
+        Command::Key(arguments) => key::execute(&arguments, environment)?,
         Command::Path(arguments) => path::execute(&arguments, environment)?,
         Command::StoragePath => render::result(&environment.storage()?.display().to_string()),
         Command::Info(arguments) => info::execute(&arguments, environment)?,

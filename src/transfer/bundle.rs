@@ -32,6 +32,16 @@ impl Subject {
         Self { manifests: vec![record.manifest.clone()], index: None }
     }
 
+    /// An index that is here, with all its images.
+    pub(super) fn of_index(store: &Store, digest: &Digest) -> Result<Self> {
+        let bytes = store.read_blob(digest, LARGEST_DOCUMENT)?;
+        let ManifestOrIndex::Index(index) = ManifestOrIndex::parse(&bytes, None)? else {
+            return Err(Error::with_kind(Kind::Corrupt, format!("`{digest}` is no index")));
+        };
+        let media_type = index.media_type.clone().unwrap_or_else(|| media_type::OCI_INDEX.into());
+        Ok(Self { manifests: index.manifests, index: Some(Descriptor::new(&media_type, *digest, bytes.len() as u64)) })
+    }
+
     /// What a name stands for: its index if all that has is here, else the image for this machine.
     pub fn of(store: &Store, record: &ImageRecord) -> Result<Self> {
         Ok(match indexed(store, record)? {
@@ -86,6 +96,8 @@ pub struct Shape {
     pub repack: Repack,
     /// What is noted on the documents.
     pub annotations: Annotations,
+    /// How an archive as a whole is compressed; not given, as its suffix says.
+    pub file: Option<Packing>,
 }
 
 /// Whose manifests, indexes and media types.

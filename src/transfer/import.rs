@@ -66,7 +66,7 @@ fn import(
     let layer = Descriptor::new(media_type::OCI_LAYER, layer.diff_id.0, layer.size);
     let manifest = Manifest::oci(descriptor, vec![layer]).to_bytes();
     let manifest = Descriptor::new(media_type::OCI_MANIFEST, store.put_blob(&manifest)?, manifest.len() as u64);
-    Ok(ReadImage { manifest, index: None, name: None })
+    Ok(ReadImage { manifest, index: None, names: Vec::new() })
 }
 
 /// Unpacks a tarball (compression by content) as a layer, without making an image of it.

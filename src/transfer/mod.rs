@@ -8,10 +8,12 @@
 
 mod bundle;
 mod client;
+mod copy;
 mod download;
 mod draft;
 mod export;
 pub mod git;
+pub mod guess;
 mod host;
 mod import;
 mod layers;
@@ -23,12 +25,14 @@ mod place;
 mod pull;
 mod push;
 pub mod read;
+mod signatures;
 mod steps;
 mod whole;
 mod write;
 
 pub use bundle::{Annotations, Documents, Repack, Shape, Subject};
-pub use client::{Client, ClientSettings};
+pub use client::{Client, ClientSettings, TrustSettings};
+pub use copy::{Brought, Copied, Means, Source, bring, bring_each, copy};
 pub use download::{DownloadRequest, Downloaded, download};
 pub use export::{compression_of, export, export_to};
 pub use import::{import_file, import_host, import_layer};
@@ -36,5 +40,6 @@ pub use packed::Packing;
 pub use place::Place;
 pub use pull::{PullOptions, config, pull, pull_all};
 pub use push::push;
+pub use signatures::sign;
 pub use steps::{DEFAULT_TAG, INLINE_FIELD, MadeStep, StepCache, StepPlace, inline, save_steps};
-pub use write::{Job, write};
+pub use write::{Job, Outgoing, write};

@@ -2,9 +2,11 @@
 
 use std::io::Read;
 
+use super::bundle::Subject;
 use super::client::Client;
 use super::layers::{self, Blobs, Fetch};
 use super::read::ReadImage;
+use super::signatures::Demands;
 use super::whole::{self, Documents};
 use crate::error::{Error, Kind, Place, Result, quote};
 use crate::event::{Event, Sink};
@@ -38,28 +40,43 @@ pub fn pull(store: &Store, client: &Client, reference: &Reference, options: &Pul
 ///
 /// The name alone then means the image that serves `options`' platform, else the index' first. What holds for [`pull`] holds here too.
 pub fn pull_all(store: &Store, client: &Client, reference: &Reference, options: &PullOptions, sink: &dyn Sink) -> Result<ImageRecord> {
-    let pull = Pull { store, client: client.registry()?, reference };
-    let (digest, bytes, stated) = pull.named()?;
-    let document = ManifestOrIndex::parse(&bytes, stated.as_deref()).map_err(|e| pull.at(digest, e))?;
-    let ManifestOrIndex::Index(index) = document else {
-        let image = pull.image((digest, bytes, stated), options, sink)?;
-        return store.put_image(reference, &image.manifest, None);
-    };
-    store.put_blob(&bytes)?;
-    whole::fetch(store, &pull, &index, sink)?;
-    let media_type = index.media_type.or(stated).unwrap_or_else(|| media_type::OCI_INDEX.into());
-    store.put_index(reference, &Descriptor::new(&media_type, digest, bytes.len() as u64), &options.platform)
+    let image = fetch_all(store, client, reference, options, sink)?;
+    match &image.index {
+        Some(index) => {
+            let index = Subject::of_index(store, index)?.index.expect("it is of an index");
+            store.put_index(reference, &index, &options.platform)
+        }
+        None => store.put_image(reference, &image.manifest, None),
+    }
 }
 
 /// The same as [`pull`] without a name: documents, layers and blobs are here afterwards, leased.
 pub(super) fn fetch(store: &Store, client: &Client, reference: &Reference, options: &PullOptions, sink: &dyn Sink) -> Result<ReadImage> {
-    let pull = Pull { store, client: client.registry()?, reference };
+    let pull = Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)? };
     pull.image(pull.named()?, options, sink)
+}
+
+/// The same as [`pull_all`] without a name.
+pub(super) fn fetch_all(
+    store: &Store,
+    client: &Client,
+    reference: &Reference,
+    options: &PullOptions,
+    sink: &dyn Sink,
+) -> Result<ReadImage> {
+    let pull = Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)? };
+    let (digest, bytes, stated) = pull.named()?;
+    let document = ManifestOrIndex::parse(&bytes, stated.as_deref()).map_err(|e| pull.at(digest, e))?;
+    let ManifestOrIndex::Index(index) = document else { return pull.image((digest, bytes, stated), options, sink) };
+    pull.demands.check(pull.client, &[digest])?;
+    store.put_blob(&bytes)?;
+    let manifest = whole::fetch(store, &pull, &index, &options.platform, sink)?;
+    Ok(ReadImage { manifest, index: Some(digest), names: vec![reference.to_string()] })
 }
 
 /// An image's config from a registry; its layers stay there.
 pub fn config(store: &Store, client: &Client, reference: &Reference, platform: &Platform) -> Result<ImageConfig> {
-    let pull = Pull { store, client: client.registry()?, reference };
+    let pull = Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)? };
     pull.config(&pull.manifest(pull.named()?, platform)?.manifest)
 }
 
@@ -78,12 +95,14 @@ struct Pull<'a> {
     store: &'a Store,
     client: &'a registry::Client,
     reference: &'a Reference,
+    demands: Demands,
 }
 
 impl Pull<'_> {
     /// What was named, or its image for a platform, with all its layers.
     fn image(&self, named: Named, options: &PullOptions, sink: &dyn Sink) -> Result<ReadImage> {
         let Chosen { descriptor, manifest, index } = self.manifest(named, &options.platform)?;
+        self.demands.check(self.client, &[Some(descriptor.digest), index].into_iter().flatten().collect::<Vec<_>>())?;
         let config = self.config(&manifest)?;
         let platform = config.platform();
         if platform.serves(&options.platform).is_none() && !platform.architecture.is_empty() {
@@ -92,7 +111,7 @@ impl Pull<'_> {
         }
         let wanted = layers::wanted(&manifest, &config)?;
         Fetch { store: self.store, from: self, total: manifest.layers.len(), sink }.all(wanted)?;
-        Ok(ReadImage { manifest: descriptor, index, name: Some(self.reference.to_string()) })
+        Ok(ReadImage { manifest: descriptor, index, names: vec![self.reference.to_string()] })
     }
 
     fn manifest(&self, named: Named, platform: &Platform) -> Result<Chosen> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::layers::{self, Blobs, Fetch, Wanted};
 use crate::error::{Error, Kind, Result};
 use crate::event::Sink;
-use crate::oci::{Descriptor, Digest, ImageConfig, Index, Links, Manifest, ManifestOrIndex};
+use crate::oci::{Descriptor, Digest, ImageConfig, Index, Links, Manifest, ManifestOrIndex, Platform};
 use crate::store::{DEEPEST_INDEX, MOST_DOCUMENTS, Store};
 
 /// Where images come from.
@@ -18,17 +18,30 @@ pub(super) trait Documents: Blobs {
 }
 
 /// Fetches all members of an index, which is stored already, with everything under them. Small documents come first: when one of them is
-/// missing or wrong, no layer has been fetched in vain.
-pub(super) fn fetch(store: &Store, from: &dyn Documents, index: &Index, sink: &dyn Sink) -> Result<()> {
+/// missing or wrong, no layer has been fetched in vain. Returns the image that serves `preferred`, else the first.
+pub(super) fn fetch(store: &Store, from: &dyn Documents, index: &Index, preferred: &Platform, sink: &dyn Sink) -> Result<Descriptor> {
     let mut walk = Walk { from, seen: BTreeSet::new(), layers: Vec::new(), total: 0, blobs: Vec::new() };
+    let mut images = Vec::new();
     for member in &index.manifests {
-        walk.member(member)?;
+        if walk.member(member)? == Is::Image {
+            images.push(member.clone());
+        }
     }
+    let best = index.select(preferred).ok().filter(|chosen| images.contains(chosen)).or(images.first());
+    let best = best.ok_or_else(|| Error::with_kind(Kind::NotFound, "there is no image in its index"))?.clone();
     let Walk { mut layers, total, blobs, .. } = walk;
     layers::largest_first(&mut layers);
     let fetch = Fetch { store, from, total, sink };
     fetch.all(layers)?;
-    fetch.keep(blobs)
+    fetch.keep(blobs)?;
+    Ok(best)
+}
+
+/// What a member turned out to be.
+#[derive(PartialEq)]
+enum Is {
+    Image,
+    Other,
 }
 
 struct Walk<'a> {
@@ -42,13 +55,12 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn member(&mut self, member: &Descriptor) -> Result<()> {
-        if self.seen.contains(&member.digest) {
-            return Ok(());
-        }
+    fn member(&mut self, member: &Descriptor) -> Result<Is> {
         let bytes = self.from.document(member)?;
-        let Ok(document) = ManifestOrIndex::parse(&bytes, Some(&member.media_type)) else { return self.other(member, DEEPEST_INDEX) };
-        let Some(manifest) = document.image_of(member) else { return self.other(member, DEEPEST_INDEX) };
+        let document = ManifestOrIndex::parse(&bytes, Some(&member.media_type));
+        let Some(manifest) = document.as_ref().ok().and_then(|document| document.image_of(member)) else {
+            return self.other(member, DEEPEST_INDEX).map(|()| Is::Other);
+        };
         self.count(member)?;
         let config = self.from.config(manifest)?;
         let mut wanted = layers::wanted(manifest, &config)?;
@@ -56,7 +68,7 @@ impl Walk<'_> {
         wanted.iter_mut().for_each(|layer| layer.renumber(self.total));
         self.total += manifest.layers.len();
         self.layers.extend(wanted);
-        Ok(())
+        Ok(Is::Image)
     }
 
     /// Something that is no image to unpack.

@@ -249,7 +249,7 @@ fn several_platforms_leave_as_an_index() {
     assert_eq!(index["manifests"][1]["platform"]["architecture"], "arm64");
     // By name too, as Docker's manifest list, and read from another machine's side.
     let list = format!("docker://{}/multi:list", registry.address);
-    rig.ok(["push", &name, &list]);
+    rig.ok(["push", "--format", "docker", &name, &list]);
     assert!(raw(&list).contains("manifest.list.v2"), "{}", raw(&list));
     let other = Rig::new();
     other.ok(["pull", "--platform", "linux/arm64", &name]);

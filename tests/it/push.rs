@@ -94,7 +94,7 @@ fn what_was_built_is_pushed_and_pulled_again() {
     assert_eq!(remote_digest(&elsewhere), pushed);
     // Docker's documents, another compression.
     let docker = format!("docker://{}/team/app:docker", registry.address);
-    rig.ok(["push", "app", &docker]);
+    rig.ok(["push", "--format", "docker", "app", &docker]);
     let raw = skopeo(&["inspect", "--raw", "--tls-verify=false", &docker]);
     assert!(raw.contains("distribution.manifest.v2+json") && !raw.contains("vnd.oci"), "{raw}");
     let zstd = format!("oci://{}/team/app:zstd", registry.address);

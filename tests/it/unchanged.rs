@@ -193,6 +193,13 @@ fn indexes_leave_as_they_came() {
         let pushed = remote_digest(&to, &format!("one/{name}:s390x"));
         let inspected = rig.ok(["inspect", &copy, "--platform", "linux/s390x", "--format", "json"]);
         assert!(inspected.contains(&pushed), "{inspected}");
+        // Through an archive.
+        let third = Rig::new();
+        let archive = rig.path("all.tar").display().to_string();
+        rig.ok(["save", "--format", "oci-archive", "-o", &archive, &copy]);
+        third.ok(["load", "-i", &archive]);
+        third.ok(["push", "--all-platforms", &copy, &format!("{}/archive/{name}:1", to.address)]);
+        assert_eq!(published["digest"], remote_digest(&to, &format!("archive/{name}:1")));
         // In another form the attestations, which speak of the old bytes, stay behind.
         rig.ok(["push", "--force-compression", "--compression-format", "zstd", &copy, &format!("oci://{}/other/{name}:1", to.address)]);
         let url = format!("http://{}/v2/other/{name}/manifests/1", to.address);

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,9 +38,17 @@ impl Files {
         Ok(Self::Directory(View::new(vec![LayerDir { fs: path.to_owned(), record: Arc::new(Record::default()) }])))
     }
 
+    pub(super) fn is_directory(&self) -> bool {
+        matches!(self, Self::Directory(_))
+    }
+
     /// Lists an archive; one that is compressed, or can't be read at will, is written out first.
     pub(super) fn archive(store: &Store, path: &Path) -> Result<Self> {
-        let mut file = File::open(path).doing("open", path)?;
+        let mut file = match path == Path::new("-") {
+            // Opened anew by a name it would be refused to who may only read it.
+            true => io::stdin().as_fd().try_clone_to_owned().map(File::from).map_err(|e| Error::os("can't read standard input", e))?,
+            false => File::open(path).doing("open", path)?,
+        };
         let found = file.metadata().doing("look at", path)?;
         if found.is_dir() {
             return Err(Error::input("it is a directory").hint("a layout directory is `oci:DIRECTORY`"));

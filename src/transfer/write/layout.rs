@@ -40,19 +40,20 @@ fn full_name(name: &str) -> Option<String> {
     name.parse::<Reference>().ok().map(|name| name.to_string())
 }
 
-/// Writes a layout as a tar, as BuildKit orders it.
-pub(super) fn archive(bundle: &Bundle<'_>, label: &Label, out: &mut dyn Write) -> Result<()> {
-    let mut parts = bundle.parts();
-    parts.sort_by_key(|part| part.descriptor().digest);
+/// Writes a layout as a tar, as BuildKit orders it; blobs that images share are in it once.
+pub(super) fn archive(images: &[(&Bundle<'_>, Label)], out: &mut dyn Write) -> Result<()> {
+    let mut parts: Vec<_> = images.iter().flat_map(|(bundle, _)| bundle.parts().into_iter().map(move |part| (bundle, part))).collect();
+    parts.sort_by_key(|(_, part)| part.descriptor().digest);
+    parts.dedup_by_key(|(_, part)| part.descriptor().digest);
     let mut archive = Archive::new(out);
     archive.directory("blobs/")?;
     archive.directory("blobs/sha256/")?;
-    for part in &parts {
+    for (bundle, part) in &parts {
         let descriptor = part.descriptor();
         let name = format!("blobs/sha256/{}", descriptor.digest.hex());
         archive.stream(&name, descriptor.size, |out| bundle.write_part(part, out))?;
     }
-    archive.bytes("index.json", &to_bytes(&listing(entries(bundle, label))))?;
+    archive.bytes("index.json", &to_bytes(&listing(images.iter().flat_map(|(bundle, label)| entries(bundle, label)).collect())))?;
     archive.bytes("oci-layout", VERSION.as_bytes())?;
     archive.finish()
 }
