@@ -14,6 +14,7 @@ pub mod rootfs;
 
 pub mod registry;
 pub mod sandbox;
+pub mod sbom;
 pub mod store;
 
 pub mod rootemu;

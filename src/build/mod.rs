@@ -5,6 +5,7 @@
 mod archive;
 mod base;
 mod cache;
+mod changes;
 pub mod check;
 mod chmod;
 mod config_step;
@@ -51,6 +52,7 @@ use crate::store::{Store, WorkspaceKind};
 use crate::transfer::{self, MadeStep};
 
 pub use cache::{Caches, Inline};
+pub use changes::apply_changes;
 pub use context::{ignore_file, ignore_in, read_text};
 pub use explain::Explain;
 pub use fakeroot::{choose as choose_fakeroot, lacks_program};

@@ -26,6 +26,7 @@ pub mod render;
 mod rm;
 mod run;
 mod save;
+mod sbom;
 mod tag;
 mod timeline;
 mod version;
@@ -87,6 +88,8 @@ enum Command {
     Cache(cache::Arguments),
     /// Remove what no image needs
     Prune(prune::Arguments),
+    /// Show what is in an image, as an SPDX document
+    Sbom(sbom::Arguments),
     /// Make keys to sign with
     Key(key::Arguments),
     /// Print a directory with an image's root file system, for ch-run, bwrap or chroot
@@ -150,6 +153,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
         Command::Rm(arguments) => rm::execute(&arguments, environment)?,
         Command::Cache(arguments) => cache::execute(&arguments, environment)?,
         Command::Prune(arguments) => prune::execute(&arguments, environment)?,
+        Command::Sbom(arguments) => sbom::execute(&arguments, environment)?,
         Command::Key(arguments) => key::execute(&arguments, environment)?,
         Command::Path(arguments) => path::execute(&arguments, environment)?,
         Command::StoragePath => render::result(&environment.storage()?.display().to_string()),

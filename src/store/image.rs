@@ -254,7 +254,8 @@ impl Store {
         }
     }
 
-    fn documents(&self, manifest: &Descriptor) -> Result<(Manifest, ImageConfig)> {
+    /// An image's manifest and config.
+    pub fn documents(&self, manifest: &Descriptor) -> Result<(Manifest, ImageConfig)> {
         let bytes = self.read_blob(&manifest.digest, LARGEST_DOCUMENT)?;
         let document = match ManifestOrIndex::parse(&bytes, Some(&manifest.media_type))? {
             ManifestOrIndex::Manifest(document) => document,

@@ -197,7 +197,7 @@ fn podman(name: &Reference, file: &std::fs::File) -> Result<()> {
     let what = || format!("can't save {} from podman's storage", quote(name.familiar()));
     let out = file.try_clone().map_err(|e| Error::os(what(), e))?;
     let mut command = Command::new("podman");
-    command.args(["save", "--quiet", "--format", "docker-archive"]).arg(name.to_string()).stdin(Stdio::null()).stdout(out);
+    command.args(["save", "--quiet", "--format", "docker-archive"]).arg(name.familiar()).stdin(Stdio::null()).stdout(out);
     match command.stderr(Stdio::piped()).output() {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(write::no_program(&what(), "podman", "install podman")),
         Err(e) => Err(Error::os(what(), e)),

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use crate::rig::{Rig, needs};
+use crate::web::Web;
 
 /// An image with more than one layer and a config to lose.
 fn with_app() -> Rig {
@@ -145,4 +146,31 @@ fn from_takes_every_place() {
         rig.build("made", &format!("FROM {from}\nRUN test \"$(stat -c %u:%g:%a d/x)\" = 33:44:4750\n"));
     }
     rig.build("programs", "FROM host:sh,echo\nRUN echo works\n");
+}
+
+#[test]
+fn imports_know_urls_and_changes() {
+    let rig = with_app();
+    let Some(web) = Web::start(&rig) else { return };
+    rig.ok(["export", "app:1", "-o", "www/rootfs.tar.gz"]);
+    rig.ok(["import", &web.url("rootfs.tar.gz"), "fetched"]);
+    rig.ok(["import", &web.url("rootfs.tar.gz"), "again"]);
+    assert_eq!(id(&rig, "fetched:latest"), id(&rig, "again:latest"), "the same URL gives the same image");
+    assert!(rig.fails(["import", &web.url("absent.tar"), "absent"]).contains("404"));
+    rig.ok([
+        "import",
+        "-c",
+        "CMD [\"sh\", \"-c\", \"echo $GREETING from $(pwd)\"]",
+        "-c",
+        "ENV GREETING=hello",
+        "-c",
+        "WORKDIR /tmp",
+        "-m",
+        "by hand",
+        "www/rootfs.tar.gz",
+        "changed",
+    ]);
+    assert_eq!(rig.ok(["run", "changed"]), "hello from /tmp\n");
+    assert!(rig.ok(["history", "changed", "--format", "json"]).contains("by hand"));
+    assert!(rig.fails(["import", "-c", "RUN true", "www/rootfs.tar.gz", "x"]).contains("changes files"));
 }

@@ -42,10 +42,27 @@ fn full_name(name: &str) -> Option<String> {
 
 /// Writes a layout as a tar, as BuildKit orders it; blobs that images share are in it once.
 pub(super) fn archive(images: &[(&Bundle<'_>, Label)], out: &mut dyn Write) -> Result<()> {
+    let mut archive = Archive::new(out);
+    members(images, &mut archive)?;
+    archive.finish()
+}
+
+/// Writes an image without layers as a tar of a layout that `docker load` reads too.
+pub(in crate::transfer) fn archive_without_layers(bundle: &Bundle<'_>, names: &[Reference], out: &mut dyn Write) -> Result<()> {
+    let mut archive = Archive::new(out);
+    members(&[(bundle, Label::new(None, names))], &mut archive)?;
+    let image = bundle.single("image without layers")?;
+    let config = format!("blobs/sha256/{}", image.config.descriptor.digest.hex());
+    let tags: Vec<String> = names.iter().filter(|name| name.tag().is_some()).map(Reference::familiar).collect();
+    let entry = serde_json::json!([{ "Config": config, "RepoTags": tags, "Layers": [] }]);
+    archive.bytes("manifest.json", &serde_json::to_vec(&entry).expect("plain data"))?;
+    archive.finish()
+}
+
+fn members(images: &[(&Bundle<'_>, Label)], archive: &mut Archive<'_>) -> Result<()> {
     let mut parts: Vec<_> = images.iter().flat_map(|(bundle, _)| bundle.parts().into_iter().map(move |part| (bundle, part))).collect();
     parts.sort_by_key(|(_, part)| part.descriptor().digest);
     parts.dedup_by_key(|(_, part)| part.descriptor().digest);
-    let mut archive = Archive::new(out);
     archive.directory("blobs/")?;
     archive.directory("blobs/sha256/")?;
     for (bundle, part) in &parts {
@@ -54,8 +71,7 @@ pub(super) fn archive(images: &[(&Bundle<'_>, Label)], out: &mut dyn Write) -> R
         archive.stream(&name, descriptor.size, |out| bundle.write_part(part, out))?;
     }
     archive.bytes("index.json", &to_bytes(&listing(images.iter().flat_map(|(bundle, label)| entries(bundle, label)).collect())))?;
-    archive.bytes("oci-layout", VERSION.as_bytes())?;
-    archive.finish()
+    archive.bytes("oci-layout", VERSION.as_bytes())
 }
 
 /// Adds an image to a layout directory, which is made where there is none. Blobs come first, so that `index.json`, replaced as a whole, is

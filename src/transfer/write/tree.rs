@@ -33,7 +33,7 @@ pub(super) fn write(bundle: &Bundle<'_>, directory: &Path, sink: &dyn Sink) -> R
 }
 
 /// What an image holds must not pass for what the storage directory holds.
-fn check_outside(storage: &Path, directory: &Path) -> Result<()> {
+pub(in crate::transfer) fn check_outside(storage: &Path, directory: &Path) -> Result<()> {
     let absolute = std::path::absolute(directory).doing("look at", directory)?;
     let exists = absolute.ancestors().find_map(|path| std::fs::canonicalize(path).ok()).unwrap_or_default();
     let storage = std::fs::canonicalize(storage).unwrap_or_else(|_| storage.to_owned());
