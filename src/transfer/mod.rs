@@ -27,6 +27,7 @@ mod push;
 pub mod read;
 mod signatures;
 mod steps;
+mod whole;
 mod with_spec;
 mod write;
 
@@ -38,7 +39,7 @@ pub use export::{compression_of, export, export_to};
 pub use import::{import_file, import_host, import_layer, import_squashfs, import_url, is_squashfs, reconfigure};
 pub use packed::Packing;
 pub use place::Place;
-pub use pull::{PullOptions, config, pull};
+pub use pull::{PullOptions, config, pull, pull_all};
 pub use push::push;
 pub use signatures::sign;
 pub use steps::{DEFAULT_TAG, INLINE_FIELD, MadeStep, StepCache, StepPlace, inline, save_steps};
