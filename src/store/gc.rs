@@ -152,6 +152,9 @@ impl Store {
                 continue;
             }
             needed.blobs.extend(&image.index);
+            for extra in &image.extras {
+                needed.blobs.extend(extra.blobs.iter().chain([&extra.manifest.digest]));
+            }
             for member in image.members() {
                 needed.blobs.extend(member.blobs.iter().chain([&member.manifest.digest, &member.config]));
                 if options.trees != Keep::Nothing {

@@ -4,6 +4,7 @@
 //! still empty, has the record of an image whose manifest is the index itself; see decision 23.
 
 use super::image::LARGEST_DOCUMENT;
+use super::index::{DEEPEST_INDEX, Extras, chosen};
 use super::{ImageRecord, Member, Store, Work};
 use crate::error::{Error, Kind, Result, quote};
 use crate::oci::{Descriptor, Index, ManifestOrIndex, Platform, Reference, media_type};
@@ -50,42 +51,31 @@ impl Store {
     fn put_list(&self, reference: &Reference, index: &Index, preferred: &Platform) -> Result<ImageRecord> {
         let bytes = index.to_bytes();
         let digest = self.put_blob(&bytes)?;
-        let mut members: Vec<Member> = Vec::new();
+        let (mut members, mut extras): (Vec<Member>, _) = (Vec::new(), Extras::new(self));
         for descriptor in &index.manifests {
             if members.iter().any(|member| member.manifest.digest == descriptor.digest) {
                 continue;
             }
-            match self.member(descriptor) {
-                Ok(member) => members.push(member),
-                // Its manifest or a layer. Attestations are no images.
-                Err(error) if error.kind() == Kind::NotFound || descriptor.is_attestation() => {}
-                Err(error) => return Err(error),
+            let found = match self.is_image(descriptor) {
+                Ok(true) => self.member(descriptor).map(|member| members.push(member)),
+                Ok(false) => extras.add(descriptor, DEEPEST_INDEX),
+                Err(error) => Err(error),
+            };
+            match found {
+                // Its manifest, or something that this names.
+                Err(error) if error.kind() == Kind::NotFound => {}
+                found => found?,
             }
         }
-        if members.is_empty() {
+        let extras: Vec<_> = extras.found.into_iter().map(|(extra, _)| extra).collect();
+        let (first, members) = if members.is_empty() {
             let media_type = index.media_type.as_deref().unwrap_or(media_type::OCI_INDEX);
-            return self.put_record(reference, bare(Descriptor::new(media_type, digest, bytes.len() as u64)), members, Some(digest));
-        }
-        let best = index.select(preferred).ok().and_then(|best| members.iter().position(|member| member.manifest.digest == best.digest));
-        let chosen = members.remove(best.unwrap_or(0));
-        self.put_record(reference, chosen, members, Some(digest))
-    }
-
-    /// Gives what has a name a further one, be it an image or a list.
-    pub fn name_again(&self, record: &ImageRecord, reference: &Reference) -> Result<ImageRecord> {
-        if let Some(index) = &record.index {
-            self.has_blob(index)?;
-        }
-        let mut members = record.members();
-        for member in &members {
-            // Leased now, and found or not.
-            let descriptor = Descriptor { platform: Some(member.platform.clone()), ..member.manifest.clone() };
-            if record.has_image() {
-                self.member(&descriptor)?;
-            }
-        }
-        let chosen = members.remove(0);
-        self.put_record(reference, chosen, members, record.index)
+            (bare(Descriptor::new(media_type, digest, bytes.len() as u64)), members)
+        } else {
+            let first = members.remove(chosen(index, &members, preferred));
+            (first, members)
+        };
+        self.put_record(ImageRecord::new(reference.clone(), first, Some(digest)).with(members, extras))
     }
 }
 

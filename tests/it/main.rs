@@ -39,6 +39,7 @@ mod served;
 mod stages;
 mod timeline;
 mod trust;
+mod unchanged;
 mod web;
 mod with_spec;
 mod workspace;

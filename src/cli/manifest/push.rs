@@ -45,28 +45,27 @@ impl Push {
         }
         let store = environment.store()?;
         let (record, _, index) = find_list(&store, &self.list)?;
-        let mut shape = self.shape.shape()?;
+        let mut place = match &self.destination {
+            Some(text) if Place::is_spelled(text) => text.parse()?,
+            Some(text) => Place::Registry { reference: text.parse()?, documents: Documents::Same },
+            None => Place::Registry { reference: record.reference.clone(), documents: Documents::Same },
+        };
+        let mut shape = self.shape.shape(&place)?;
         let asked = shape.documents != Documents::Same;
         // A list of Docker's with other images than Docker's would be refused by most who read such lists.
         if !asked && is_docker(&index) {
             shape.documents = Documents::Docker;
         }
-        let documents = shape.documents;
-        let place = match &self.destination {
-            Some(text) if Place::is_spelled(text) => match text.parse()? {
-                Place::Registry { reference, .. } if asked || text.starts_with("docker:") => {
-                    // docker:// says which protocol; an index is not turned into a list for it.
-                    Place::Registry { reference, documents }
-                }
-                place => place,
-            },
-            Some(text) => Place::Registry { reference: text.parse()?, documents },
-            None => Place::Registry { reference: record.reference.clone(), documents },
-        };
+        if let Place::Registry { documents, .. } = &mut place
+            && (asked || *documents != Documents::Oci)
+        {
+            // docker:// says which protocol; an index is not turned into a list for it.
+            *documents = shape.documents;
+        }
         let printer = Printer::new(if self.quiet { Progress::Quiet } else { Progress::Auto });
         let names: [Reference; 1] = [record.reference.clone()];
         let client = self.registry.client(environment);
-        let subject = Subject::list(&store, &record)?;
+        let subject = Subject::all(&store, &record)?;
         let images = [Outgoing { subject: &subject, names: &names }];
         let job = Job { store: &store, client: &client, images: &images, shape: &shape, sink: &printer };
         let descriptor = transfer::write(&job, &place, &mut std::io::stdout().lock())?;
