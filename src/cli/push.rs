@@ -8,8 +8,9 @@ use super::key;
 use super::pull::RegistryArguments;
 use super::render::{self, Printer, Progress};
 use crate::error::{Error, Result, quote};
-use crate::oci::Reference;
+use crate::oci::{Platform, Reference};
 use crate::rootfs::compress::Compression;
+use crate::rootfs::squashfs::Coding;
 use crate::transfer::{self, Documents, Job, Outgoing, Packing, Place, Repack, Shape, Subject};
 use crate::trust::PrivateKey;
 
@@ -22,6 +23,12 @@ pub struct Arguments {
     /// docker-daemon:REF, isulad:REF, tar:FILE, local:DIR, squashfs:FILE [default: the image's name]
     #[arg(value_name = "DEST")]
     destination: Option<String>,
+    /// Push the images of all platforms under their index, or fail if one is not here [default: so if all are here, else this machine's]
+    #[arg(long, conflicts_with = "platform")]
+    all_platforms: bool,
+    /// Push the image of one platform
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     #[command(flatten)]
     shape: ShapeArguments,
     /// Sign what was pushed by this private key, as cosign does; a password comes from $COSIGN_PASSWORD or the terminal
@@ -49,7 +56,7 @@ pub struct ShapeArguments {
     /// Whose documents to send [default: those the image has]
     #[arg(long, short, value_enum)]
     format: Option<FormatArgument>,
-    /// How to compress layers that were made here: gzip, zstd, none
+    /// How to compress layers that were made here: gzip, zstd, none; for a squashfs image zstd, gzip, xz, none
     #[arg(long, value_name = "FORMAT")]
     compression_format: Option<String>,
     /// Level, as the compressor counts
@@ -61,9 +68,13 @@ pub struct ShapeArguments {
 }
 
 impl ShapeArguments {
-    /// The form.
-    pub fn shape(&self) -> Result<Shape> {
-        let packing = packing(self.compression_format.as_deref(), self.compression_level)?;
+    /// The form, in which an image goes to a place.
+    pub fn shape(&self, place: &Place) -> Result<Shape> {
+        let (word, level) = (self.compression_format.as_deref(), self.compression_level);
+        if matches!(place, Place::Squashfs(_)) {
+            return Ok(Shape { file: Some(squashfs_packing(word, level)?), ..Shape::default() });
+        }
+        let packing = packing(word, level)?;
         let repack = if self.force_compression { Repack::All } else { Repack::New };
         Ok(Shape { documents: self.documents(), packing, repack, ..Shape::default() })
     }
@@ -87,7 +98,7 @@ enum FormatArgument {
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let printer = Printer::new(if arguments.quiet { Progress::Quiet } else { arguments.progress });
     let store = environment.store()?;
-    let record = store.find_image(&arguments.image)?;
+    let record = store.find_platform(&arguments.image, arguments.platform.as_ref())?;
     let documents = arguments.shape.documents();
     let place = match &arguments.destination {
         Some(text) if Place::is_spelled(text) => match (text.parse()?, arguments.shape.format) {
@@ -104,10 +115,14 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         return Err(Error::input("the image has no name to push it to").hint("say where to: `rootling push IMAGE HOST/NAME:TAG`"));
     }
     let signer = signer(arguments, &place, environment)?;
-    let shape = arguments.shape.shape()?;
+    let shape = arguments.shape.shape(&place)?;
     let names: Vec<Reference> = Some(record.reference.clone()).into_iter().filter(|name| !crate::build::is_unnamed(name)).collect();
     let client = arguments.registry.client(environment);
-    let subject = Subject::of(&store, &record)?;
+    let subject = match (&arguments.platform, arguments.all_platforms) {
+        (Some(_), _) => Subject::image(&record),
+        (None, true) => Subject::all(&store, &record)?,
+        (None, false) => Subject::of(&store, &record)?,
+    };
     let images = [Outgoing { subject: &subject, names: &names }];
     let job = Job { store: &store, client: &client, images: &images, shape: &shape, sink: &printer };
     let descriptor = transfer::write(&job, &place, &mut std::io::stdout().lock())?;
@@ -156,4 +171,19 @@ pub fn packing(word: Option<&str>, level: Option<i32>) -> Result<Packing> {
         ))),
         level => Ok(Packing { compression, level }),
     }
+}
+
+/// The same for a squashfs image, which has zstd unless told otherwise.
+pub fn squashfs_packing(word: Option<&str>, level: Option<i32>) -> Result<Packing> {
+    let compression = match word.unwrap_or("zstd") {
+        "zstd" => Compression::Zstd,
+        "gzip" => Compression::Gzip,
+        "xz" => Compression::Xz,
+        "none" | "uncompressed" => Compression::None,
+        other => {
+            return Err(Error::input(format!("squashfs images can't be compressed by {}", quote(other))).hint("use zstd, gzip, xz or none"));
+        }
+    };
+    Coding::new(compression, level)?;
+    Ok(Packing { compression, level })
 }

@@ -38,6 +38,7 @@ mod served;
 mod stages;
 mod timeline;
 mod trust;
+mod unchanged;
 mod web;
 mod with_spec;
 mod workspace;
