@@ -30,6 +30,7 @@ mod rm;
 mod run;
 mod save;
 mod sbom;
+mod separated;
 mod tag;
 mod template;
 mod timeline;
