@@ -153,14 +153,14 @@ pub fn verify(means: &Means<'_>, request: &VerifyRequest) -> Result<Report> {
     check.all()?;
     let mut findings = check.findings();
     if request.repair == Repair::Yes {
-        Mender::new(means, &needs, check.proven()).mend(&mut findings)?;
+        Mender::new(means, &inventory, &needs, check.proven()).mend(&mut findings)?;
     }
     let broken = findings.iter().any(|finding| finding.part == Part::Layer && !matches!(finding.outcome, Outcome::Mended(_)));
     if request.images.is_empty() && !broken {
         let start = findings.len();
         findings.extend(check.trees()?);
         if request.repair == Repair::Yes {
-            Mender::new(means, &needs, check.proven()).mend(&mut findings[start..])?;
+            Mender::new(means, &inventory, &needs, check.proven()).mend(&mut findings[start..])?;
         }
     }
     findings.sort_by(|a, b| (a.part, &a.name).cmp(&(b.part, &b.name)));

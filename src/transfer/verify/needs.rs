@@ -39,13 +39,15 @@ pub(super) struct Needs {
     pub(super) stacks: BTreeMap<Digest, (Vec<DiffId>, BTreeSet<Reference>)>,
     /// What is wrong with records.
     pub(super) findings: Vec<Finding>,
+    /// Blobs that are a layer's tar as it is, and are or were here.
+    plain: BTreeSet<Digest>,
     /// Records that could be read.
     pub(super) records: Vec<ImageRecord>,
 }
 
 impl Needs {
     pub(super) fn of(store: &Store, inventory: &Inventory, request: &VerifyRequest) -> Result<Self> {
-        let mut needs = Self::default();
+        let mut needs = Self { plain: plain(inventory), ..Self::default() };
         for (path, record) in &inventory.images {
             let finding = |name: String, what: String, names: Vec<Reference>| Finding {
                 part: Part::Record,
@@ -109,11 +111,11 @@ impl Needs {
             let described = Some(&config).filter(|config| config.size > 0);
             self.need(config.digest, described, Role::Content, name);
             for (blob, diff_id) in layers.iter().zip(&diff_ids) {
-                // A layer made here is named by its tar, of which there need be no blob.
-                if blob.digest != diff_id.0 {
+                // A layer made here is named by its tar, which no registry has.
+                if blob.digest != diff_id.0 || self.plain.contains(&blob.digest) {
                     self.need(blob.digest, Some(blob), Role::Layer, name);
+                    self.source(*diff_id, blob);
                 }
-                self.source(*diff_id, blob);
             }
             for diff_id in &diff_ids {
                 self.layers.entry(*diff_id).or_default().insert(name.clone());
@@ -133,7 +135,7 @@ impl Needs {
 
     fn source(&mut self, diff_id: DiffId, blob: &Descriptor) {
         let sources = self.sources.entry(diff_id).or_default();
-        if blob.digest != diff_id.0 && !sources.iter().any(|known| known.digest == blob.digest) {
+        if !sources.iter().any(|known| known.digest == blob.digest) {
             sources.push(blob.clone());
         }
     }
@@ -147,6 +149,14 @@ impl Needs {
     pub(super) fn users_of_layer(&self, diff_id: &DiffId) -> Vec<Reference> {
         self.layers.get(diff_id).into_iter().flatten().cloned().collect()
     }
+}
+
+fn plain(inventory: &Inventory) -> BTreeSet<Digest> {
+    let remembered = inventory.memories.iter().filter_map(|(diff_id, memory)| {
+        let plain = memory.iter().flatten().any(|blob| blob.digest == diff_id.0);
+        plain.then_some(diff_id.0)
+    });
+    inventory.blobs.iter().map(|(digest, _)| *digest).chain(remembered).collect()
 }
 
 fn documents(store: &Store, member: &Member) -> Result<(Manifest, ImageConfig)> {

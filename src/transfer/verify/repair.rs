@@ -8,20 +8,21 @@ use super::{Finding, Outcome, Part};
 use crate::error::{Error, Kind, Result, from_io};
 use crate::event::{Event, next_id};
 use crate::oci::{Descriptor, DiffId, Digest, ManifestOrIndex, Reference, media_type};
-use crate::store::Replaced;
+use crate::store::{Inventory, Replaced};
 use crate::transfer::copy::Means;
 
 /// The work.
 pub(super) struct Mender<'a> {
     means: &'a Means<'a>,
     needs: &'a Needs,
+    inventory: &'a Inventory,
     /// Blobs that are here and whole.
     proven: BTreeSet<Digest>,
 }
 
 impl<'a> Mender<'a> {
-    pub(super) fn new(means: &'a Means<'a>, needs: &'a Needs, proven: BTreeSet<Digest>) -> Self {
-        Self { means, needs, proven }
+    pub(super) fn new(means: &'a Means<'a>, inventory: &'a Inventory, needs: &'a Needs, proven: BTreeSet<Digest>) -> Self {
+        Self { means, needs, inventory, proven }
     }
 
     /// Mends, drops or removes each; what each came to stands in it afterwards.
@@ -153,11 +154,21 @@ impl<'a> Mender<'a> {
                 Err(error) => why = reason(&error),
             }
         }
-        match self.means.store.discard_layer(&diff_id)? {
+        let discarded = self.means.store.discard_layer(&diff_id)?;
+        if discarded == Replaced::Done {
+            self.forget_steps(&diff_id)?;
+        }
+        match discarded {
             Replaced::InUse => Ok(in_use()),
             Replaced::Done if finding.images.is_empty() => Ok(Outcome::Dropped("no image needs it".into())),
             Replaced::Done => self.lose(&finding.images, &why),
         }
+    }
+
+    /// Steps that made a layer, or were made on it, are to be executed again.
+    fn forget_steps(&self, diff_id: &DiffId) -> Result<()> {
+        let of_layer = self.inventory.steps.iter().filter(|(_, step)| step.as_ref().is_some_and(|step| step.layers.contains(diff_id)));
+        of_layer.into_iter().try_for_each(|(key, _)| self.means.store.discard_file(&self.means.store.step_path(key)))
     }
 
     fn unpack(&self, diff_id: &DiffId, blob: &Descriptor) -> Result<Replaced> {
