@@ -34,6 +34,7 @@ mod sbom;
 mod scenes;
 mod secrets;
 mod served;
+mod squashfs;
 mod stages;
 mod timeline;
 mod trust;
