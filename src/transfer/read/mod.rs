@@ -13,6 +13,7 @@ use crate::error::{Error, Result, quote_path};
 use crate::event::Sink;
 use crate::oci::{Descriptor, Digest, Platform};
 use crate::store::Store;
+use crate::transfer::layers::Need;
 use files::Files;
 
 /// How a file or directory holds images.
@@ -63,6 +64,7 @@ pub struct Images<'a> {
     path: &'a Path,
     files: Files,
     form: Form,
+    need: Need,
 }
 
 impl<'a> Images<'a> {
@@ -75,9 +77,15 @@ impl<'a> Images<'a> {
                 _ => Files::archive(store, path)?,
             };
             let form = form.map_or_else(|| detect(&files), Ok)?;
-            Ok(Self { store, path, files, form })
+            Ok(Self { store, path, files, form, need: Need::Files })
         };
         opened().map_err(|e: Error| e.context(reading(path)))
+    }
+
+    /// For images that are only passed on. What `docker save` writes is unpacked all the same, to know what it is.
+    #[must_use]
+    pub fn for_need(self, need: Need) -> Self {
+        Self { need, ..self }
     }
 
     /// How the images are held.
