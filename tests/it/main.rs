@@ -33,6 +33,7 @@ mod run;
 mod sbom;
 mod scenes;
 mod secrets;
+mod separated;
 mod served;
 mod stages;
 mod timeline;
