@@ -18,6 +18,8 @@ mod fulldisk;
 mod hostile;
 mod image_options;
 mod kill;
+mod listing;
+mod manifest;
 mod matrix;
 mod mounts;
 mod outputs;
