@@ -52,6 +52,12 @@ pub(super) fn fetch(store: &Store, client: &Client, reference: &Reference, optio
     Ok(ReadImage { manifest: descriptor, index, names: vec![reference.to_string()] })
 }
 
+/// The image a name means for a platform, and the index it is chosen from; both documents are here afterwards, config and layers are not.
+pub(super) fn chosen(store: &Store, client: &Client, reference: &Reference, platform: &Platform) -> Result<(Digest, Option<Digest>)> {
+    let chosen = Pull { store, client: client.registry()?, reference }.manifest(platform)?;
+    Ok((chosen.descriptor.digest, chosen.index))
+}
+
 /// An image's config from a registry; its layers stay there.
 pub fn config(store: &Store, client: &Client, reference: &Reference, platform: &Platform) -> Result<ImageConfig> {
     let pull = Pull { store, client: client.registry()?, reference };
