@@ -110,7 +110,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let client = arguments.registry.client(environment);
     let means = Means { store: &store, client: &client, sink: &printer };
     let source = Source { place: &from, digest: None, platforms: &platforms };
-    let copied = transfer::copy(&means, &source, &to, &arguments.shape.shape()?, &mut std::io::stdout().lock())?;
+    let copied = transfer::copy(&means, &source, &to, &arguments.shape.shape(&to)?, &mut std::io::stdout().lock())?;
     if arguments.quiet {
         render::result(&copied.descriptor.digest.to_string());
     } else {

@@ -10,6 +10,7 @@ use super::render::{self, Printer, Progress};
 use crate::error::{Error, Result, quote};
 use crate::oci::Reference;
 use crate::rootfs::compress::Compression;
+use crate::rootfs::squashfs::Coding;
 use crate::transfer::{self, Documents, Job, Outgoing, Packing, Place, Repack, Shape, Subject};
 use crate::trust::PrivateKey;
 
@@ -49,7 +50,7 @@ pub struct ShapeArguments {
     /// Whose documents to send [default: those the image has]
     #[arg(long, short, value_enum)]
     format: Option<FormatArgument>,
-    /// How to compress layers that were made here: gzip, zstd, none
+    /// How to compress layers that were made here: gzip, zstd, none; for a squashfs image zstd, gzip, xz, none
     #[arg(long, value_name = "FORMAT")]
     compression_format: Option<String>,
     /// Level, as the compressor counts
@@ -61,9 +62,13 @@ pub struct ShapeArguments {
 }
 
 impl ShapeArguments {
-    /// The form.
-    pub fn shape(&self) -> Result<Shape> {
-        let packing = packing(self.compression_format.as_deref(), self.compression_level)?;
+    /// The form, in which an image goes to a place.
+    pub fn shape(&self, place: &Place) -> Result<Shape> {
+        let (word, level) = (self.compression_format.as_deref(), self.compression_level);
+        if matches!(place, Place::Squashfs(_)) {
+            return Ok(Shape { file: Some(squashfs_packing(word, level)?), ..Shape::default() });
+        }
+        let packing = packing(word, level)?;
         let repack = if self.force_compression { Repack::All } else { Repack::New };
         Ok(Shape { documents: self.documents(), packing, repack, ..Shape::default() })
     }
@@ -104,7 +109,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         return Err(Error::input("the image has no name to push it to").hint("say where to: `rootling push IMAGE HOST/NAME:TAG`"));
     }
     let signer = signer(arguments, &place, environment)?;
-    let shape = arguments.shape.shape()?;
+    let shape = arguments.shape.shape(&place)?;
     let names: Vec<Reference> = Some(record.reference.clone()).into_iter().filter(|name| !crate::build::is_unnamed(name)).collect();
     let client = arguments.registry.client(environment);
     let subject = Subject::of(&store, &record)?;
@@ -156,4 +161,19 @@ pub fn packing(word: Option<&str>, level: Option<i32>) -> Result<Packing> {
         ))),
         level => Ok(Packing { compression, level }),
     }
+}
+
+/// The same for a squashfs image, which has zstd unless told otherwise.
+pub fn squashfs_packing(word: Option<&str>, level: Option<i32>) -> Result<Packing> {
+    let compression = match word.unwrap_or("zstd") {
+        "zstd" => Compression::Zstd,
+        "gzip" => Compression::Gzip,
+        "xz" => Compression::Xz,
+        "none" | "uncompressed" => Compression::None,
+        other => {
+            return Err(Error::input(format!("squashfs images can't be compressed by {}", quote(other))).hint("use zstd, gzip, xz or none"));
+        }
+    };
+    Coding::new(compression, level)?;
+    Ok(Packing { compression, level })
 }

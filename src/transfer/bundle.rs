@@ -62,7 +62,7 @@ pub struct Shape {
     pub repack: Repack,
     /// What is noted on the documents.
     pub annotations: Annotations,
-    /// How an archive as a whole is compressed; not given, as its suffix says.
+    /// How an archive as a whole is compressed; not given, as its suffix says. How a squashfs image is; not given, by zstd.
     pub file: Option<Packing>,
 }
 

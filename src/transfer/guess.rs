@@ -10,10 +10,8 @@ use crate::error::{Error, IoContext as _, Kind, Result, quote};
 use crate::oci::Reference;
 use crate::rootfs::compress::decompress;
 use crate::rootfs::listing::first_member;
+use crate::rootfs::squashfs::is_squashfs;
 use crate::store::Store;
-
-/// A squashfs image begins so, in either byte order of the days when there were two (kernel, squashfs_fs.h).
-const SQUASHFS: [&[u8]; 2] = [b"hsqs", b"sqsh"];
 
 /// The place an image is to come from: a place's spelling, a path, else a name or ID in the storage directory.
 pub fn source(store: &Store, text: &str) -> Result<Place> {
@@ -63,7 +61,7 @@ fn is_path(text: &str) -> bool {
 fn file(store: &Store, path: &Path) -> Result<Place> {
     let mut start = Vec::new();
     File::open(path).doing("open", path)?.take(4).read_to_end(&mut start).doing("read", path)?;
-    if SQUASHFS.contains(&start.as_slice()) {
+    if is_squashfs(&start) {
         return Ok(Place::Squashfs(path.to_owned()));
     }
     if !begins_as_image(path) {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,13 +16,14 @@ use crate::event::{Event, Sink, next_id};
 use crate::oci::{Descriptor, DiffId, History, ImageConfig, Manifest, Platform, media_type};
 use crate::rootfs::pack::pack_view;
 use crate::rootfs::record::Record;
+use crate::rootfs::squashfs;
 use crate::rootfs::view::{LayerDir, View};
 use crate::store::{Draft, Store};
 
 /// Docker's default, for images that don't say.
 const SEARCH_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Imports a tarball (compression by content), a directory, or with `-` a tarball from standard input. The image has no name yet.
+/// Imports a tarball (compression by content), a squashfs image, a directory, or with `-` a tarball from standard input. The image has no name yet.
 ///
 /// The same content gives the same image: it carries no time of import.
 pub fn import_file(store: &Store, source: &str, platform: &Platform, sink: &dyn Sink) -> Result<ReadImage> {
@@ -34,6 +36,9 @@ pub fn import_file(store: &Store, source: &str, platform: &Platform, sink: &dyn 
     if meta.is_dir() {
         let layer = LayerDir { fs: path.to_owned(), record: Arc::new(Record::default()) };
         return import(store, source, None, platform, sink, |feed, _| pack_view(&View::new(vec![layer]), feed).map(drop));
+    }
+    if is_squashfs(&file) {
+        return import(store, source, None, platform, sink, |feed, _| squashfs::to_tar(&file, feed).map(drop));
     }
     import(store, source, Some(meta.len()).filter(|_| meta.is_file()), platform, sink, |feed, seen| feed.copy(file, seen))
 }
@@ -105,6 +110,19 @@ pub fn import_layer(store: &Store, source: &str, tarball: impl io::Read + Send, 
     let unpacked = unpack(store, source, None, sink, |feed, seen| feed.copy(tarball, seen));
     let (draft, unpacked) = unpacked.map_err(|e| e.context(format!("can't unpack {}", quote(source))))?;
     draft.commit(unpacked.diff_id, unpacked.size).map(|layer| layer.diff_id)
+}
+
+/// Unpacks a squashfs image as a layer, without making an image of it.
+pub fn import_squashfs(store: &Store, source: &str, file: &File, sink: &dyn Sink) -> Result<DiffId> {
+    let unpacked = unpack(store, source, None, sink, |feed, _| squashfs::to_tar(file, feed).map(drop));
+    let (draft, unpacked) = unpacked.map_err(|e| e.context(format!("can't unpack {}", quote(source))))?;
+    draft.commit(unpacked.diff_id, unpacked.size).map(|layer| layer.diff_id)
+}
+
+/// Whether a file is a squashfs image, by its first bytes.
+pub fn is_squashfs(file: &File) -> bool {
+    let mut first = [0; 4];
+    file.read_exact_at(&mut first, 0).is_ok() && squashfs::is_squashfs(&first)
 }
 
 fn unpack(

@@ -37,7 +37,7 @@ pub use client::{Client, ClientSettings, TrustSettings};
 pub use copy::{Brought, Copied, Means, Source, bring, bring_each, copy};
 pub use download::{DownloadRequest, Downloaded, download};
 pub use export::{compression_of, export, export_to};
-pub use import::{import_file, import_host, import_layer, import_url, reconfigure};
+pub use import::{import_file, import_host, import_layer, import_squashfs, import_url, is_squashfs, reconfigure};
 pub use packed::Packing;
 pub use place::Place;
 pub use pull::{PullOptions, config, pull};

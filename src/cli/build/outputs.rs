@@ -193,6 +193,10 @@ impl Output {
                 });
             }
         };
+        if matches!(target, Target::Place(Place::Squashfs(_))) {
+            let file = Some(compression(attributes, crate::cli::push::squashfs_packing)?);
+            return Ok(Self { target, shape: Shape { file, ..shape(attributes)? }, names });
+        }
         Ok(Self { target, shape: shape(attributes)?, names })
     }
 
@@ -250,11 +254,16 @@ fn shape(attributes: &mut Attributes) -> Result<Shape> {
 
 /// How layers are compressed.
 pub fn packing(attributes: &mut Attributes) -> Result<Packing> {
+    compression(attributes, crate::cli::push::packing)
+}
+
+/// What `read` makes of the attributes on compression.
+fn compression<T>(attributes: &mut Attributes, read: fn(Option<&str>, Option<i32>) -> Result<T>) -> Result<T> {
     let word = attributes.take("compression");
     let level = attributes.take("compression-level");
     let level =
         level.map(|level| level.parse().map_err(|_| attributes.bad(&format!("level {} is no number", quote(&level))))).transpose()?;
-    crate::cli::push::packing(word.as_deref(), level).map_err(|e| attributes.bad(&e.to_string()))
+    read(word.as_deref(), level).map_err(|e| attributes.bad(&e.to_string()))
 }
 
 /// buildx's keys.

@@ -25,6 +25,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Sink, next_id};
 use crate::oci::{Descriptor, Reference};
 use crate::rootfs::compress::{Compression, compressor};
+use crate::rootfs::squashfs::{self, Coding};
 use crate::rootfs::view::View;
 use crate::store::Store;
 
@@ -76,7 +77,7 @@ pub fn write(job: &Job<'_>, place: &Place, stream: &mut dyn Write) -> Result<Des
         }
         _ => {
             let names = job.only(place)?.names;
-            job.one(place, &Named { bundle: first, names }, stream)?;
+            job.one(id, place, &Named { bundle: first, names }, stream)?;
         }
     }
     job.sink.event(Event::TransferFinished { id, note: "done" });
@@ -120,7 +121,7 @@ impl Job<'_> {
     }
 
     /// Places that hold one image.
-    fn one(&self, place: &Place, image: &Named<'_, '_>, stream: &mut dyn Write) -> Result<()> {
+    fn one(&self, id: u64, place: &Place, image: &Named<'_, '_>, stream: &mut dyn Write) -> Result<()> {
         match place {
             Place::Isulad(name) => program::isula(image.bundle, name),
             Place::Podman(name) => program::podman(image.bundle, name),
@@ -130,7 +131,12 @@ impl Job<'_> {
                 to_file(file, self.shape.file, stream, |out| export::export_to(&view, out, Compression::None, None))
             }
             Place::Directory(directory) => tree::write(image.bundle, directory, self.sink),
-            Place::Squashfs(file) => program::squashfs(&view(image.bundle, "squashfs image")?, file),
+            Place::Squashfs(file) => {
+                let coding = self.shape.file.map_or(Ok(Coding::default()), |packing| Coding::new(packing.compression, packing.level))?;
+                let view = view(image.bundle, "squashfs image")?;
+                let mut seen = |done| self.sink.event(Event::TransferAdvanced { id, done });
+                draft::write(file, |out| squashfs::write(&view, coding, out, &mut seen))
+            }
             _ => Err(Error::input(format!("{place} is no place that can be written")).hint("it can only be copied from")),
         }
     }

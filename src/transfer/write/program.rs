@@ -1,18 +1,14 @@
-//! Places that a program of this machine keeps: Docker's engine, iSulad, and squashfs images.
+//! Places that a program of this machine keeps: Docker's engine, iSulad, and podman.
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::{Named, docker_archive, no_program};
-use crate::error::{Error, IoContext as _, Result, from_io, quote, quote_path};
-use crate::oci::{ImagePath, Reference};
+use crate::error::{Error, Result, from_io, quote};
+use crate::oci::Reference;
 use crate::registry::Engine;
-use crate::rootfs::meta::{Kind, Meta};
-use crate::rootfs::pack::pack_view;
-use crate::rootfs::view::View;
 use crate::transfer::bundle::Bundle;
-use crate::transfer::draft;
 use crate::transfer::pipe::pipe;
 
 /// Hands an image to Docker's engine, packing while it is being sent.
@@ -81,64 +77,8 @@ pub(super) fn podman(bundle: &Bundle<'_>, name: &Reference) -> Result<()> {
     if output.status.success() { packed } else { Err(Error::new(what()).cause(said(&output.stderr))) }
 }
 
-/// Writes a squashfs image from the flattened tar, so that owners, modes and attributes are the image's and not this user's.
-pub(super) fn squashfs(view: &View, file: &Path) -> Result<()> {
-    let what = || format!("can't write {}", quote_path(file));
-    let unfinished = Unfinished(draft::beside(file)?);
-    let root = view.lookup(&ImagePath::root())?.map_or_else(|| Meta::new(Kind::Directory, 0o755), |node| node.meta);
-    let child = Command::new("sqfstar")
-        .args(["-quiet", "-no-progress"])
-        // It passes over the root's own entry and takes the present time for the root and the whole, unless a later one than this is
-        // forbidden (`-root-time` does nothing in version 4.5.1).
-        .args(["-root-mode", &format!("{:o}", root.mode), "-root-uid", &root.uid.to_string(), "-root-gid", &root.gid.to_string()])
-        .env("SOURCE_DATE_EPOCH", latest(view)?.to_string())
-        .arg(&unfinished.0)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = match child {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(no_program(&what(), "sqfstar", "install squashfs-tools 4.5 or later, or write a tarball: `type=tar,dest=FILE`"));
-        }
-        child => child.map_err(|e| Error::os(what(), e))?,
-    };
-    let packed = match child.stdin.take() {
-        Some(stdin) => {
-            let mut out = BufWriter::with_capacity(256 << 10, stdin);
-            pack_view(view, &mut out).and_then(|_| out.flush().map_err(|e| from_io(what, e)))
-        }
-        None => Ok(()),
-    };
-    let output = child.wait_with_output().map_err(|e| Error::os(what(), e))?;
-    if !output.status.success() {
-        return Err(Error::new(what()).cause(format!("sqfstar: {}", said(&output.stderr))));
-    }
-    packed?;
-    std::fs::rename(&unfinished.0, file).doing("write", file)
-}
-
-/// The time of the newest file, in seconds since 1970 as squashfs can hold them.
-fn latest(view: &View) -> Result<u32> {
-    let mut latest = 0;
-    view.walk(&ImagePath::root(), &mut |node| {
-        latest = latest.max(node.meta.mtime.secs);
-        Ok(())
-    })?;
-    Ok(u32::try_from(latest).unwrap_or(u32::MAX))
-}
-
 /// The last line a program printed, as the likeliest cause.
 pub(in crate::transfer) fn said(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it gave no reason").trim().to_owned()
-}
-
-/// A file that is removed unless it was renamed.
-struct Unfinished(std::path::PathBuf);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
