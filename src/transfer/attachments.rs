@@ -206,7 +206,7 @@ impl Attachment {
         }
         let Ok(mut statement) = serde_json::from_slice::<Value>(&self.bytes) else { return self };
         for subject in statement["subject"].as_array_mut().into_iter().flatten() {
-            if subject["digest"]["sha256"] == Value::from(old.hex()) {
+            if subject["digest"]["sha256"] == old.hex() {
                 subject["digest"]["sha256"] = new.hex().into();
             }
         }
