@@ -27,6 +27,7 @@ mod rm;
 mod run;
 mod save;
 mod sbom;
+mod separated;
 mod tag;
 mod timeline;
 mod version;

@@ -19,6 +19,9 @@ pub struct Arguments {
     /// Platform to pull [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+    /// Pull the images of all platforms, and what stands beside them
+    #[arg(long, conflicts_with = "platform")]
+    all_platforms: bool,
     /// Take the image only if the owner of this public key has signed it for this name
     #[arg(long, value_name = "KEYFILE")]
     verify: Option<PathBuf>,
@@ -101,11 +104,12 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let store = environment.store()?;
     let client = arguments.registry.client(environment).with_key(arguments.verify.clone());
     let options = arguments.registry.pull_options(arguments.platform.as_ref());
+    let pull = if arguments.all_platforms { transfer::pull_all } else { transfer::pull };
     let records = match Place::of_source(&arguments.image)? {
-        None => vec![transfer::pull(&store, &client, &arguments.image.parse()?, &options, &printer)?],
-        Some(Place::Registry { reference, .. }) => vec![transfer::pull(&store, &client, &reference, &options, &printer)?],
+        None => vec![pull(&store, &client, &arguments.image.parse()?, &options, &printer)?],
+        Some(Place::Registry { reference, .. }) => vec![pull(&store, &client, &reference, &options, &printer)?],
         Some(place) => {
-            let platforms = Platforms::One(options.platform);
+            let platforms = if arguments.all_platforms { Platforms::All } else { Platforms::One(options.platform) };
             let means = Means { store: &store, client: &client, sink: &printer };
             let brought = transfer::bring(&means, &Source { place: &place, digest: None, platforms: &platforms })?;
             if brought.names.is_empty() {
@@ -119,7 +123,9 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         if arguments.quiet {
             render::result(&record.config.to_string());
         } else {
-            render::note(&format!("pulled {} {}", record.reference.familiar(), record.config.short()));
+            let platforms: Vec<String> = record.members().iter().map(|member| member.platform.to_string()).collect();
+            let all = if arguments.all_platforms { format!(" for {}", platforms.join(", ")) } else { String::new() };
+            render::note(&format!("pulled {} {}{all}", record.reference.familiar(), record.config.short()));
         }
     }
     Ok(())

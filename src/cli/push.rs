@@ -8,7 +8,7 @@ use super::key;
 use super::pull::RegistryArguments;
 use super::render::{self, Printer, Progress};
 use crate::error::{Error, Result, quote};
-use crate::oci::Reference;
+use crate::oci::{Platform, Reference};
 use crate::rootfs::compress::Compression;
 use crate::rootfs::squashfs::Coding;
 use crate::transfer::{self, Documents, Job, Outgoing, Packing, Place, Repack, Shape, Subject};
@@ -23,6 +23,12 @@ pub struct Arguments {
     /// docker-daemon:REF, isulad:REF, tar:FILE, local:DIR, squashfs:FILE [default: the image's name]
     #[arg(value_name = "DEST")]
     destination: Option<String>,
+    /// Push the images of all platforms under their index, or fail if one is not here [default: so if all are here, else this machine's]
+    #[arg(long, conflicts_with = "platform")]
+    all_platforms: bool,
+    /// Push the image of one platform
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     #[command(flatten)]
     shape: ShapeArguments,
     /// Sign what was pushed by this private key, as cosign does; a password comes from $COSIGN_PASSWORD or the terminal
@@ -92,7 +98,7 @@ enum FormatArgument {
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let printer = Printer::new(if arguments.quiet { Progress::Quiet } else { arguments.progress });
     let store = environment.store()?;
-    let record = store.find_image(&arguments.image)?;
+    let record = store.find_platform(&arguments.image, arguments.platform.as_ref())?;
     let documents = arguments.shape.documents();
     let place = match &arguments.destination {
         Some(text) if Place::is_spelled(text) => match (text.parse()?, arguments.shape.format) {
@@ -112,7 +118,11 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let shape = arguments.shape.shape(&place)?;
     let names: Vec<Reference> = Some(record.reference.clone()).into_iter().filter(|name| !crate::build::is_unnamed(name)).collect();
     let client = arguments.registry.client(environment);
-    let subject = Subject::of(&store, &record)?;
+    let subject = match (&arguments.platform, arguments.all_platforms) {
+        (Some(_), _) => Subject::image(&record),
+        (None, true) => Subject::all(&store, &record)?,
+        (None, false) => Subject::of(&store, &record)?,
+    };
     let images = [Outgoing { subject: &subject, names: &names }];
     let job = Job { store: &store, client: &client, images: &images, shape: &shape, sink: &printer };
     let descriptor = transfer::write(&job, &place, &mut std::io::stdout().lock())?;

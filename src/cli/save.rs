@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::environment::Environment;
 use super::pull::RegistryArguments;
 use super::render::{self, Printer, Progress};
+use super::separated::SaveArguments;
 use crate::error::{Error, Result};
 use crate::oci::{Platform, Reference};
 use crate::rootfs::compress::Compression;
@@ -49,6 +50,8 @@ pub struct Arguments {
     /// How to show what happens
     #[arg(long, value_enum, default_value_t = Progress::Auto)]
     progress: Progress,
+    #[command(flatten)]
+    separated: SaveArguments,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -64,6 +67,10 @@ enum FormatArgument {
 }
 
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
+    let printer = Printer::new(if arguments.quiet { Progress::Quiet } else { arguments.progress });
+    if let Some(()) = arguments.separated.save(&arguments.images, environment, &printer)? {
+        return Ok(());
+    }
     let stream = arguments.output == Path::new("-");
     let place = match arguments.format {
         FormatArgument::DockerArchive => Place::DockerArchive { file: arguments.output.clone(), name: None },
@@ -77,7 +84,6 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         return Err(Error::input("not writing an archive to a terminal").hint("redirect it, or name a file with `--output`"));
     }
     let shape = arguments.shape()?;
-    let printer = Printer::new(if arguments.quiet { Progress::Quiet } else { arguments.progress });
     let store = environment.store()?;
     let client = RegistryArguments::default().client(environment);
     let means = Means { store: &store, client: &client, sink: &printer };

@@ -144,6 +144,9 @@ impl Store {
         for (path, image) in self.image_records()? {
             let image = image.map_err(|e| e.context(format!("can't prune while {} can't be read", crate::error::quote_path(&path))))?;
             needed.blobs.extend(&image.index);
+            for extra in &image.extras {
+                needed.blobs.extend(extra.blobs.iter().chain([&extra.manifest.digest]));
+            }
             for member in image.members() {
                 needed.blobs.extend(member.blobs.iter().chain([&member.manifest.digest, &member.config]));
                 for referrer in self.referrers(&member.manifest.digest)? {

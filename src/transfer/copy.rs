@@ -110,7 +110,8 @@ pub fn bring(means: &Means<'_>, source: &Source<'_>) -> Result<Brought> {
         Place::Storage(name) => return stored(store, name, source.platforms),
         Place::Registry { reference, .. } => {
             let options = pull::PullOptions { platform: preferred(source.platforms) };
-            pull::fetch(store, means.client, reference, &options, sink)?
+            let fetch = if *source.platforms == Platforms::All { pull::fetch_all } else { pull::fetch };
+            fetch(store, means.client, reference, &options, sink)?
         }
         Place::OciArchive { file, name } => held(Form::Archive, file, name.as_deref())?,
         Place::OciLayout { directory, name } => held(Form::Layout, directory, name.as_deref())?,

@@ -51,7 +51,7 @@ fn flat_places_give_the_same_files_back() {
     let rig = with_app();
     rig.ok(["export", "app:1", "-o", "flat.tar"]);
     let flat = fs::read(rig.path("flat.tar")).unwrap();
-    for (number, place) in ["t.tar", "t.tar.zst", "tar:u"].iter().enumerate() {
+    for (number, place) in ["t.tar", "t.tar.zst", "tar:u", "./tree"].iter().enumerate() {
         let back = format!("back:{number}");
         rig.ok(["convert", "app:1", place]);
         rig.ok(["convert", if *place == "tar:u" { "./u" } else { place }, &back]);
@@ -137,10 +137,12 @@ fn from_takes_every_place() {
     rig.ok(["save", "app:1", "-o", "d.tar"]);
     rig.ok(["convert", "app:1", "oci:layout:v1"]);
     rig.ok(["convert", "app:1", "flat.tar.gz"]);
+    rig.ok(["convert", "app:1", "./tree"]);
     for from in [
         format!("docker-archive:{}", absolute("d.tar")),
         format!("oci:{}:v1", absolute("layout")),
         format!("tar:{}", absolute("flat.tar.gz")),
+        format!("local:{}", absolute("tree")),
         "storage:app:1".to_owned(),
     ] {
         rig.build("made", &format!("FROM {from}\nRUN test \"$(stat -c %u:%g:%a d/x)\" = 33:44:4750\n"));

@@ -11,6 +11,7 @@ use crate::oci::{Descriptor, Digest, ImageConfig, Index, Manifest, ManifestOrInd
 use crate::store::Store;
 use crate::transfer::layers::{self, Blobs, Fetch};
 use crate::transfer::pull::{DEEPEST_INDEX, LONGEST_CONFIG, LONGEST_MANIFEST};
+use crate::transfer::whole::{self, Documents};
 
 /// The name of an image in an index (annotations.md); containerd writes the full name beside it.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -102,7 +103,7 @@ impl<'a> Reader<'a> {
 
     /// Reads what a descriptor stands for.
     fn image(&self, chosen: &Descriptor, names: Vec<String>, sink: &dyn Sink) -> Result<ReadImage> {
-        match self.document(chosen)? {
+        match self.parsed(chosen)? {
             ManifestOrIndex::Manifest(manifest) => {
                 let descriptor = self.layers(chosen, &manifest, sink)?;
                 Ok(ReadImage { manifest: descriptor, index: None, names })
@@ -113,35 +114,23 @@ impl<'a> Reader<'a> {
 
     /// Reads the images of an index that are wanted.
     fn members(&self, digest: Digest, index: &Index, names: Vec<String>, sink: &dyn Sink) -> Result<ReadImage> {
-        let preferred = match self.platforms {
-            Platforms::One(platform) => index.select(platform)?,
-            Platforms::All => {
-                for member in &index.manifests {
-                    self.nested(member, DEEPEST_INDEX, sink)?;
-                }
-                let first = index.manifests.first().ok_or_else(|| Error::with_kind(Kind::NotFound, "there is no image in its index"))?;
-                index.select(&Platform::host()).unwrap_or(first)
-            }
+        let manifest = match self.platforms {
+            Platforms::One(platform) => self.nested(index.select(platform)?, platform, DEEPEST_INDEX, sink)?,
+            Platforms::All => whole::fetch(self.store, self, index, &Platform::host(), sink)?,
         };
-        Ok(ReadImage { manifest: self.nested(preferred, DEEPEST_INDEX, sink)?, index: Some(digest), names })
+        Ok(ReadImage { manifest, index: Some(digest), names })
     }
 
     /// Reads a member of an index, which may be another index.
-    fn nested(&self, member: &Descriptor, deeper: usize, sink: &dyn Sink) -> Result<Descriptor> {
-        match self.document(member)? {
+    fn nested(&self, member: &Descriptor, platform: &Platform, deeper: usize, sink: &dyn Sink) -> Result<Descriptor> {
+        match self.parsed(member)? {
             ManifestOrIndex::Manifest(manifest) => self.layers(member, &manifest, sink),
             ManifestOrIndex::Index(_) if deeper == 0 => Err(Error::with_kind(Kind::Corrupt, "indexes within indexes")),
-            ManifestOrIndex::Index(index) => {
-                let platform = match self.platforms {
-                    Platforms::One(platform) => platform.clone(),
-                    Platforms::All => member.platform.clone().unwrap_or_else(Platform::host),
-                };
-                self.nested(index.select(&platform)?, deeper - 1, sink)
-            }
+            ManifestOrIndex::Index(index) => self.nested(index.select(platform)?, platform, deeper - 1, sink),
         }
     }
 
-    fn document(&self, descriptor: &Descriptor) -> Result<ManifestOrIndex> {
+    fn parsed(&self, descriptor: &Descriptor) -> Result<ManifestOrIndex> {
         let bytes = self.blob(descriptor, LONGEST_MANIFEST)?;
         ManifestOrIndex::parse(&bytes, Some(descriptor.media_type.as_str()).filter(|stated| !stated.is_empty()))
     }
@@ -150,9 +139,7 @@ impl<'a> Reader<'a> {
     fn layers(&self, descriptor: &Descriptor, manifest: &Manifest, sink: &dyn Sink) -> Result<Descriptor> {
         let stated = Some(descriptor.media_type.as_str()).filter(|stated| !stated.is_empty());
         let media_type = manifest.media_type.as_deref().or(stated).unwrap_or(media_type::OCI_MANIFEST);
-        let config = self.blob(&manifest.config, LONGEST_CONFIG)?;
-        let config: ImageConfig = serde_json::from_slice(&config)
-            .map_err(|e| Error::with_kind(Kind::Corrupt, format!("invalid config {}", manifest.config.digest)).cause(e))?;
+        let config = self.config(manifest)?;
         let wanted = layers::wanted(manifest, &config)?;
         Fetch { store: self.store, from: self, total: manifest.layers.len(), sink }.all(wanted)?;
         Ok(Descriptor::new(media_type, descriptor.digest, descriptor.size))
@@ -167,6 +154,18 @@ impl<'a> Reader<'a> {
         }
         let found = self.store.put_blob(&bytes)?;
         if found == descriptor.digest { Ok(bytes) } else { Err(corrupt(format!("its digest is {found}"))) }
+    }
+}
+
+impl Documents for Reader<'_> {
+    fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        self.blob(descriptor, LONGEST_MANIFEST)
+    }
+
+    fn config(&self, manifest: &Manifest) -> Result<ImageConfig> {
+        let config = self.blob(&manifest.config, LONGEST_CONFIG)?;
+        serde_json::from_slice(&config)
+            .map_err(|e| Error::with_kind(Kind::Corrupt, format!("invalid config {}", manifest.config.digest)).cause(e))
     }
 }
 

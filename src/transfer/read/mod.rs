@@ -7,9 +7,10 @@ mod docker;
 mod files;
 mod layout;
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result, quote_path};
+use crate::error::{Error, Kind, Result, quote, quote_path};
 use crate::event::Sink;
 use crate::oci::{Descriptor, Digest, Platform};
 use crate::store::Store;
@@ -78,6 +79,21 @@ impl<'a> Images<'a> {
             Ok(Self { store, path, files, form })
         };
         opened().map_err(|e: Error| e.context(reading(path)))
+    }
+
+    /// Opens an archive of `docker save` that comes in several files, each with the IDs of the layers it must hold; `path` stands for them.
+    pub(super) fn in_parts(store: &'a Store, path: &'a Path, parts: Vec<(PathBuf, File, Vec<String>)>) -> Result<Self> {
+        let part = |(path, file, layers): (PathBuf, File, Vec<String>)| {
+            let files = Files::opened(store, file, &path)?;
+            for id in layers {
+                if files.open(&format!("{id}/layer.tar"), 0)?.is_none() {
+                    return Err(Error::with_kind(Kind::Corrupt, format!("layer {} is missing in {}", quote(id), quote_path(&path))));
+                }
+            }
+            Ok(files)
+        };
+        let files = Files::Parts(parts.into_iter().map(part).collect::<Result<Vec<_>>>()?);
+        Ok(Self { store, path, files, form: Form::DockerArchive })
     }
 
     /// How the images are held.
