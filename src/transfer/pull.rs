@@ -76,7 +76,8 @@ pub(super) fn fetch_all(
 
 /// The image a name means for a platform, and the index it is chosen from; both documents are here afterwards, config and layers are not.
 pub(super) fn chosen(store: &Store, client: &Client, reference: &Reference, platform: &Platform) -> Result<(Digest, Option<Digest>)> {
-    let chosen = Pull { store, client: client.registry()?, reference }.manifest(platform)?;
+    let pull = Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)? };
+    let chosen = pull.manifest(pull.named()?, platform)?;
     Ok((chosen.descriptor.digest, chosen.index))
 }
 

@@ -38,8 +38,8 @@ pub fn push(
             .hint("push to a tag"));
     }
     send(&bundle, client, reference, sink)?;
-    for (image, local) in bundle.images.iter().zip(&subject.manifests) {
-        attachments::push(store, client.registry()?, reference, &local.digest, &image.manifest.descriptor)?;
+    for image in &bundle.images {
+        attachments::push(store, client.registry()?, reference, &image.stored, &image.manifest.descriptor)?;
     }
     Ok(root.descriptor.clone())
 }
