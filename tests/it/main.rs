@@ -17,6 +17,7 @@ mod formats;
 mod fulldisk;
 mod hostile;
 mod image_options;
+mod interop;
 mod kill;
 mod matrix;
 mod mounts;
