@@ -19,6 +19,8 @@ mod hostile;
 mod image_options;
 mod interop;
 mod kill;
+mod listing;
+mod manifest;
 mod matrix;
 mod mounts;
 mod outputs;
