@@ -30,6 +30,7 @@ mod referrers;
 mod registries_conf;
 mod retry;
 mod settings;
+mod tags;
 mod token;
 mod transport;
 mod upload;

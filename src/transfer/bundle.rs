@@ -191,7 +191,7 @@ impl<'a> Bundle<'a> {
             images.push(ready(store, manifest, shape, sink)?);
             before.push(manifest);
         }
-        if images.is_empty() {
+        if images.is_empty() && subject.index.is_none() {
             return Err(Error::new("there is no image to write"));
         }
         // What speaks of an image that changed speaks of nothing any more.
@@ -215,7 +215,7 @@ impl<'a> Bundle<'a> {
 
     /// What a name for all of it stands for.
     pub(super) fn root(&self) -> &Document {
-        self.index.as_ref().unwrap_or(&self.images[0].manifest)
+        self.index.as_ref().unwrap_or_else(|| &self.images[0].manifest)
     }
 
     /// The image, if it is one.

@@ -50,6 +50,11 @@ impl Brought {
         &self.image.manifest
     }
 
+    /// The index it was chosen from.
+    pub(super) fn index(&self) -> Option<&Digest> {
+        self.image.index.as_ref()
+    }
+
     /// Names it in the storage directory.
     pub fn put(&self, store: &Store, name: &Reference) -> Result<ImageRecord> {
         match &self.subject.index {

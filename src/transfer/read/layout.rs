@@ -75,6 +75,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The bytes of what the request means, and their media type where that is told.
+    pub(super) fn root(&self, request: &ReadRequest<'_>) -> Result<(Vec<u8>, Option<String>)> {
+        let (bytes, index) = self.index()?;
+        match self.choose(&index, request)? {
+            Some(chosen) => {
+                let stated = Some(chosen.media_type.clone()).filter(|stated| !stated.is_empty());
+                Ok((self.blob(&chosen, LONGEST_MANIFEST)?, stated))
+            }
+            None => Ok((bytes, Some(media_type::OCI_INDEX.to_owned()))),
+        }
+    }
+
     /// What the request means; `None` for one image whose index is `index.json` itself.
     fn choose(&self, index: &Index, request: &ReadRequest<'_>) -> Result<Option<Descriptor>> {
         if let Some(digest) = request.digest {
@@ -146,7 +158,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A small blob, checked and stored.
-    fn blob(&self, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>> {
+    pub(super) fn blob(&self, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>> {
         let corrupt = |why: String| Error::with_kind(Kind::Corrupt, format!("blob {} is damaged", descriptor.digest)).cause(why);
         let bytes = self.files.read(&blob_name(&descriptor.digest), limit)?.ok_or_else(|| missing(&descriptor.digest))?;
         if bytes.len() as u64 != descriptor.size {

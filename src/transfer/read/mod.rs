@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result, quote, quote_path};
 use crate::event::Sink;
 use crate::oci::{Descriptor, Digest, Platform};
 use crate::store::Store;
+use crate::transfer::pull::LONGEST_CONFIG;
 use files::Files;
 
 /// How a file or directory holds images.
@@ -110,6 +111,18 @@ impl<'a> Images<'a> {
             Form::Layout | Form::Archive => layout::Reader::new(self, request.platforms).read(request, sink),
         };
         read.map_err(|e| e.context(reading(self.path)))
+    }
+
+    /// What the request means, as it is kept there; of its layers nothing is read. For the forms that have manifests.
+    pub(super) fn root(&self, request: &ReadRequest<'_>) -> Result<(Vec<u8>, Option<String>)> {
+        let root = layout::Reader::new(self, request.platforms).root(request);
+        root.map_err(|e| e.context(reading(self.path)))
+    }
+
+    /// A document there.
+    pub(super) fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        let bytes = layout::Reader::new(self, &Platforms::All).blob(descriptor, LONGEST_CONFIG);
+        bytes.map_err(|e| e.context(reading(self.path)))
     }
 
     /// Brings all images here that the file holds.
