@@ -34,6 +34,7 @@ impl Images {
             return Ok(image.clone());
         }
         let image = find(engine, name, platform)?;
+        engine.materials.image(name, platform, &image);
         found.push((platform.clone(), image.clone()));
         Ok(image)
     }

@@ -6,6 +6,7 @@
 //!
 //! Not here: HTTP (`registry`), the form of a tar (`rootfs`), what is kept how (`store`).
 
+mod attachments;
 mod bundle;
 mod client;
 mod copy;
@@ -35,6 +36,7 @@ mod whole;
 mod with_spec;
 mod write;
 
+pub use attachments::{Attachment, STATEMENT, Sought, attach, attached, attached_remotely, nothing_attached, statement};
 pub use bundle::{Annotations, Documents, Repack, Shape, Subject};
 pub use client::{Client, ClientSettings, TrustSettings};
 pub use copy::{Brought, Copied, Means, Source, bring, bring_each, copy, usual_platform};

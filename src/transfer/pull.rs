@@ -78,6 +78,13 @@ pub(super) fn fetch_all(
     Ok(ReadImage { manifest, index: Some(digest), names: vec![reference.to_string()] })
 }
 
+/// The image a name means for a platform, and the index it is chosen from; both documents are here afterwards, config and layers are not.
+pub(super) fn chosen(store: &Store, client: &Client, reference: &Reference, platform: &Platform) -> Result<(Digest, Option<Digest>)> {
+    let pull = Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)? };
+    let chosen = pull.manifest(pull.named()?, platform)?;
+    Ok((chosen.descriptor.digest, chosen.index))
+}
+
 /// An image's config from a registry; its layers stay there.
 pub fn config(store: &Store, client: &Client, reference: &Reference, platform: &Platform) -> Result<ImageConfig> {
     let pull =
