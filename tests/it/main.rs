@@ -3,6 +3,7 @@
 //! The tests run as an ordinary user without subuids (`tests/as-user` sees to it under root). A test whose means are
 //! missing skips with a reason, which is a failure under `CI=true`.
 
+mod attest;
 mod build;
 mod cache;
 mod cache_mounts;
@@ -17,6 +18,7 @@ mod formats;
 mod fulldisk;
 mod hostile;
 mod image_options;
+mod interop;
 mod kill;
 mod listing;
 mod manifest;
