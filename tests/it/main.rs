@@ -17,6 +17,7 @@ mod fakeroot;
 mod formats;
 mod fulldisk;
 mod hostile;
+mod hostile_archives;
 mod image_options;
 mod interop;
 mod kill;
