@@ -11,6 +11,7 @@ use super::bundle::{Shape, Subject};
 use super::client::Client;
 use super::place::Place;
 use super::read::{Form, Images, Platforms, ReadImage, ReadRequest};
+use super::signatures::permit;
 use super::write::{self, Job, Outgoing};
 use super::{import, pull};
 use crate::error::{Error, Kind, Result, quote};
@@ -111,6 +112,7 @@ pub fn bring(means: &Means<'_>, source: &Source<'_>) -> Result<Brought> {
         let request = ReadRequest { name, digest: source.digest, platforms: source.platforms };
         Images::open(store, path, Some(form))?.read(&request, sink)
     };
+    permit(means.client.settings(), source.place)?;
     let image = match source.place {
         Place::Storage(name) => return stored(store, name, source.platforms),
         Place::Registry { reference, .. } => {
@@ -143,7 +145,9 @@ pub fn bring(means: &Means<'_>, source: &Source<'_>) -> Result<Brought> {
 
 /// Brings all images here that an archive or a layout holds, told by its content.
 pub fn bring_each(means: &Means<'_>, path: &Path, platforms: &Platforms) -> Result<Vec<Brought>> {
-    let images = Images::open(means.store, path, None)?.read_each(platforms, means.sink)?;
+    let images = Images::open(means.store, path, None)?;
+    permit(means.client.settings(), &images.place())?;
+    let images = images.read_each(platforms, means.sink)?;
     images.into_iter().map(|image| brought(means.store, image, platforms)).collect()
 }
 

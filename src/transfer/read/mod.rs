@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result, quote, quote_path};
 use crate::event::Sink;
 use crate::oci::{Descriptor, Digest, Platform};
 use crate::store::Store;
+use crate::transfer::Place;
 use crate::transfer::pull::LONGEST_CONFIG;
 use files::Files;
 
@@ -80,6 +81,16 @@ impl<'a> Images<'a> {
             Ok(Self { store, path, files, form })
         };
         opened().map_err(|e: Error| e.context(reading(path)))
+    }
+
+    /// What it is, as a place.
+    pub(super) fn place(&self) -> Place {
+        let (file, name) = (self.path.to_owned(), None);
+        match self.form {
+            Form::Archive => Place::OciArchive { file, name },
+            Form::Layout => Place::OciLayout { directory: file, name },
+            Form::DockerArchive => Place::DockerArchive { file, name: None },
+        }
     }
 
     /// Opens an archive of `docker save` that comes in several files, each with the IDs of the layers it must hold; `path` stands for them.
