@@ -39,6 +39,7 @@ mod scenes;
 mod secrets;
 mod separated;
 mod served;
+mod squashfs;
 mod stages;
 mod timeline;
 mod trust;

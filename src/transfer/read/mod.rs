@@ -15,6 +15,7 @@ use crate::event::Sink;
 use crate::oci::{Descriptor, Digest, Platform};
 use crate::store::Store;
 use crate::transfer::Place;
+use crate::transfer::layers::Need;
 use crate::transfer::pull::LONGEST_CONFIG;
 use files::Files;
 
@@ -66,6 +67,7 @@ pub struct Images<'a> {
     path: &'a Path,
     files: Files,
     form: Form,
+    need: Need,
 }
 
 impl<'a> Images<'a> {
@@ -78,7 +80,7 @@ impl<'a> Images<'a> {
                 _ => Files::archive(store, path)?,
             };
             let form = form.map_or_else(|| detect(&files), Ok)?;
-            Ok(Self { store, path, files, form })
+            Ok(Self { store, path, files, form, need: Need::Files })
         };
         opened().map_err(|e: Error| e.context(reading(path)))
     }
@@ -93,6 +95,12 @@ impl<'a> Images<'a> {
         }
     }
 
+    /// For images that are only passed on. What `docker save` writes is unpacked all the same, to know what it is.
+    #[must_use]
+    pub fn for_need(self, need: Need) -> Self {
+        Self { need, ..self }
+    }
+
     /// Opens an archive of `docker save` that comes in several files, each with the IDs of the layers it must hold; `path` stands for them.
     pub(super) fn in_parts(store: &'a Store, path: &'a Path, parts: Vec<(PathBuf, File, Vec<String>)>) -> Result<Self> {
         let part = |(path, file, layers): (PathBuf, File, Vec<String>)| {
@@ -105,7 +113,7 @@ impl<'a> Images<'a> {
             Ok(files)
         };
         let files = Files::Parts(parts.into_iter().map(part).collect::<Result<Vec<_>>>()?);
-        Ok(Self { store, path, files, form: Form::DockerArchive })
+        Ok(Self { store, path, files, form: Form::DockerArchive, need: Need::Files })
     }
 
     /// How the images are held.
