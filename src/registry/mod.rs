@@ -26,6 +26,7 @@ mod fault;
 mod names;
 mod payload;
 mod redirect;
+mod referrers;
 mod registries_conf;
 mod retry;
 mod settings;

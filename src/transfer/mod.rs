@@ -6,6 +6,7 @@
 //!
 //! Not here: HTTP (`registry`), the form of a tar (`rootfs`), what is kept how (`store`).
 
+mod attachments;
 mod bundle;
 mod client;
 mod copy;
@@ -36,12 +37,14 @@ mod whole;
 mod with_spec;
 mod write;
 
+pub use attachments::{Attachment, STATEMENT, Sought, attach, attached, attached_remotely, nothing_attached, statement};
 pub use bundle::{Annotations, Documents, Repack, Shape, Subject};
 pub use client::{Client, ClientSettings, TrustSettings};
-pub use copy::{Brought, Copied, Means, Source, bring, bring_each, copy};
+pub use copy::{Brought, Copied, Means, Source, bring, bring_each, copy, usual_platform};
 pub use download::{DownloadRequest, Downloaded, download};
 pub use export::{compression_of, export, export_to};
 pub use import::{import_file, import_host, import_layer, import_squashfs, import_url, is_squashfs, reconfigure};
+pub use layers::Need;
 pub use members::{Which, members};
 pub use packed::Packing;
 pub use place::Place;
