@@ -8,6 +8,7 @@ mod build;
 mod cache;
 mod cache_mounts;
 mod check;
+mod coming_from;
 mod concurrency;
 mod contexts;
 mod copies;
