@@ -40,6 +40,7 @@ mod scenes;
 mod secrets;
 mod separated;
 mod served;
+mod squashfs;
 mod stages;
 mod timeline;
 mod trust;
