@@ -18,6 +18,7 @@ mod fakeroot;
 mod formats;
 mod fulldisk;
 mod hostile;
+mod hostile_archives;
 mod image_options;
 mod interop;
 mod kill;
