@@ -8,7 +8,7 @@ use super::{Finding, Outcome, Part};
 use crate::error::{Error, Kind, Result, from_io};
 use crate::event::{Event, next_id};
 use crate::oci::{Descriptor, DiffId, Digest, Links, ManifestOrIndex, Reference, media_type};
-use crate::store::{Inventory, Replaced};
+use crate::store::{ImageRecord, Inventory, Replaced};
 use crate::transfer::copy::Means;
 use crate::transfer::pull::LONGEST_MANIFEST;
 
@@ -70,7 +70,11 @@ impl<'a> Mender<'a> {
         }
         store.discard_blob(&digest)?;
         if need.role != Role::Attached {
-            return self.lose(&finding.images, &why);
+            return self.lose(&finding.images, &why, |record| {
+                let extras = record.extras.iter().any(|extra| extra.manifest.digest == digest || extra.blobs.contains(&digest));
+                let members = record.members();
+                extras || record.index == Some(digest) || members.iter().any(|m| m.manifest.digest == digest || m.config == digest)
+            });
         }
         for (subject, manifest) in &self.needs.attached {
             if manifest.digest == digest || self.names(manifest, &digest) {
@@ -186,7 +190,7 @@ impl<'a> Mender<'a> {
         match discarded {
             Replaced::InUse => Ok(in_use()),
             Replaced::Done if finding.images.is_empty() => Ok(Outcome::Dropped("no image needs it".into())),
-            Replaced::Done => self.lose(&finding.images, &why),
+            Replaced::Done => self.lose(&finding.images, &why, |record| record.members().iter().any(|m| m.layers.contains(&diff_id))),
         }
     }
 
@@ -225,8 +229,12 @@ impl<'a> Mender<'a> {
     }
 
     /// Takes the names away that need what can't be had.
-    fn lose(&self, names: &[Reference], why: &str) -> Result<Outcome> {
+    fn lose(&self, names: &[Reference], why: &str, needs: impl Fn(&ImageRecord) -> bool) -> Result<Outcome> {
         for name in names {
+            // Someone may have given the name to another image meanwhile.
+            if self.means.store.image(name).is_ok_and(|record| record.is_none_or(|record| !needs(&record))) {
+                continue;
+            }
             self.means.store.remove_image(name)?;
         }
         let names: Vec<String> = names.iter().map(Reference::familiar).collect();
