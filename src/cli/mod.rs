@@ -20,8 +20,11 @@ mod info;
 mod inspect;
 mod key;
 mod load;
+mod login;
+mod logout;
 mod manifest;
 mod path;
+mod prompt;
 mod provenance;
 mod prune;
 mod pull;
@@ -65,6 +68,10 @@ enum Command {
     Pull(pull::Arguments),
     /// Send an image to a registry, an archive, a layout, or a program of this machine
     Push(push::Arguments),
+    /// Log in to a registry
+    Login(login::Arguments),
+    /// Log out of a registry
+    Logout(logout::Arguments),
     /// Copy an image from any place to any place
     #[command(visible_alias = "copy")]
     Convert(Box<convert::Arguments>),
@@ -151,6 +158,8 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
         Command::Run(arguments) => return run::execute(*arguments, environment),
         Command::Pull(arguments) => pull::execute(&arguments, environment)?,
         Command::Push(arguments) => push::execute(&arguments, environment)?,
+        Command::Login(arguments) => login::execute(&arguments, environment)?,
+        Command::Logout(arguments) => logout::execute(&arguments, environment)?,
         Command::Convert(arguments) => convert::execute(&arguments, environment)?,
         Command::Save(arguments) => save::execute(&arguments, environment)?,
         Command::Load(arguments) => load::execute(&arguments, environment)?,

@@ -79,7 +79,7 @@ pub fn find(store: &Store, image: &str, platform: Option<&Platform>, sought: Sou
     }
     let reference: Reference = remote.unwrap_or(image).parse()?;
     let platform = platform.cloned().unwrap_or_else(Platform::host);
-    let attached = transfer::attached_remotely(store, &client(), &reference, &platform, sought)?;
+    let attached = transfer::attached_remotely(store, &client().for_registry(reference.registry()), &reference, &platform, sought)?;
     Ok(attached.map_or(Found::Nothing(None), Found::Attached))
 }
 
