@@ -38,6 +38,7 @@ mod separated;
 mod tag;
 mod template;
 mod timeline;
+mod verify;
 mod version;
 
 use std::path::PathBuf;
@@ -101,6 +102,8 @@ enum Command {
     Manifest(Box<manifest::Arguments>),
     /// List what is kept for later builds: cache mounts and the results of steps
     Cache(cache::Arguments),
+    /// Prove that everything in the storage directory is what it was, and mend what is not
+    Verify(verify::Arguments),
     /// Remove what no image needs
     Prune(prune::Arguments),
     /// Show what is in an image, as an SPDX document
@@ -130,6 +133,11 @@ enum Format {
     Json,
 }
 
+/// `1 layer`, `2 layers`.
+fn count(number: u64, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Parses the command line, runs the command, prints its error, and gives the exit code.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -156,6 +164,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
     match command {
         Command::Build(arguments) => return build::execute(*arguments, environment),
         Command::Run(arguments) => return run::execute(*arguments, environment),
+        Command::Verify(arguments) => return verify::execute(&arguments, environment),
         Command::Pull(arguments) => pull::execute(&arguments, environment)?,
         Command::Push(arguments) => push::execute(&arguments, environment)?,
         Command::Login(arguments) => login::execute(&arguments, environment)?,

@@ -34,6 +34,7 @@ mod sync;
 mod tree;
 mod unfinished;
 mod usage;
+mod verify;
 mod workspace;
 
 #[cfg(test)]
@@ -59,6 +60,7 @@ pub use referrers::Referrer;
 pub use step::{StepEntry, StepRecord};
 pub use unfinished::Scratch;
 pub use usage::DiskUse;
+pub use verify::{Inventory, LayerState, Replaced};
 pub use workspace::{CommitOptions, Workspace, WorkspaceKind, WorkspaceRoot, lowers};
 
 use crate::error::Result;

@@ -35,6 +35,7 @@ pub mod read;
 mod separated;
 mod signatures;
 mod steps;
+pub mod verify;
 mod whole;
 mod with_spec;
 mod write;

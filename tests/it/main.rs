@@ -48,6 +48,7 @@ mod stages;
 mod timeline;
 mod trust;
 mod unchanged;
+mod verify;
 mod web;
 mod with_spec;
 mod workspace;
