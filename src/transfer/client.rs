@@ -26,10 +26,14 @@ pub struct ClientSettings {
     pub registries_conf: Option<PathBuf>,
     /// `$HOME`.
     pub home: Option<PathBuf>,
+    /// When to give up; the usual times if not given.
+    pub patience: Option<Patience>,
     /// Attempts in a row without progress; `None` for the usual number.
     pub attempts: Option<u32>,
     /// Wait before the second attempt; `None` for the usual one.
     pub first_delay: Option<Duration>,
+    /// Bytes of a blob to send at once; `None` for all.
+    pub chunk_size: Option<u64>,
     /// The socket of Docker's engine.
     pub docker_socket: PathBuf,
     /// For git.
@@ -73,6 +77,13 @@ impl Client {
         self
     }
 
+    /// Sends at most so many bytes of a blob at once.
+    #[must_use]
+    pub fn with_chunk_size(mut self, bytes: Option<u64>) -> Self {
+        self.settings.chunk_size = bytes;
+        self
+    }
+
     /// What the command line and the environment say.
     pub(super) fn settings(&self) -> &ClientSettings {
         &self.settings
@@ -94,6 +105,7 @@ impl Client {
             certificate_dirs: self.settings.certificate_dirs(),
             notices: self.notices.clone(),
             patience: self.settings.patience(),
+            chunk_size: self.settings.chunk_size,
             ..Settings::default()
         };
         Ok(self.made.get_or_init(|| registry::Client::new(settings)))
@@ -102,7 +114,7 @@ impl Client {
 
 impl ClientSettings {
     fn patience(&self) -> Patience {
-        let usual = Patience::default();
+        let usual = self.patience.unwrap_or_default();
         let first_delay = self.first_delay.unwrap_or(usual.first_delay);
         let longest_delay = usual.longest_delay.max(first_delay);
         Patience { attempts: self.attempts.unwrap_or(usual.attempts), first_delay, longest_delay, ..usual }

@@ -12,6 +12,7 @@ mod contexts;
 mod copies;
 mod copy;
 mod corpus;
+mod cuts;
 mod fakeroot;
 mod formats;
 mod fulldisk;

@@ -232,6 +232,10 @@ fn serve(mut stream: TcpStream, kept: &Mutex<Kept>, (after, times, keeps): (usiz
     };
     match (method.as_str(), path.as_str()) {
         ("HEAD", path) if path.contains("/blobs/") && kept.lock().unwrap().blobs.contains_key(&name) => reply("200 OK", String::new()),
+        ("HEAD", path) if path.contains("/manifests/") => match kept.lock().unwrap().manifests.get(&name) {
+            Some(bytes) => reply("200 OK", format!("Docker-Content-Digest: {}\r\n", digest(bytes))),
+            None => reply("404 Not Found", String::new()),
+        },
         ("POST", _) => {
             let mut kept = kept.lock().unwrap();
             let id = format!("u{}", kept.uploads.len());
