@@ -26,7 +26,7 @@ help:
 	@echo "make compare-docker  record what Docker's engine makes of the corpus (as root; when a case changes)"
 	@echo "make gallery   build real Dockerfiles with Docker's engine and with rootling (as root, 15 minutes, network)"
 	@echo "make bench     rootling beside buildah, podman and ch-image (as root)"
-	@echo "make fuzz      fuzz the parser and the unpacker for $(FUZZ_SECONDS) s each (nightly toolchain)"
+	@echo "make fuzz      fuzz the parser, the unpacker and the squashfs reader for $(FUZZ_SECONDS) s each (nightly toolchain)"
 
 build:
 	$(CARGO) build --locked

@@ -26,7 +26,7 @@ use rootling::event::Silent;
 use rootling::oci::{Platform, Reference};
 use rootling::registry::Patience;
 use rootling::store::{ImageRecord, Store};
-use rootling::transfer::{Client, ClientSettings, PullOptions, Shape, Subject, pull, push};
+use rootling::transfer::{Client, ClientSettings, Need, PullOptions, Shape, Subject, pull, push};
 
 /// What a registry does instead of what it should; nothing where it behaves. `times` counts from 1 how often it was asked.
 pub type Fault = fn(&Memory, &Asked, usize) -> Option<Reply>;
@@ -119,7 +119,7 @@ fn storage() -> (tempfile::TempDir, Store) {
 }
 
 fn pull_from(store: &Store, case: &Case, server: &Server) -> Result<ImageRecord> {
-    pull(store, &client(case), &server.reference(), &PullOptions { platform: Platform::host() }, &Silent)
+    pull(store, &client(case), &server.reference(), &PullOptions { platform: Platform::host(), need: Need::Files }, &Silent)
 }
 
 /// Pulls with the fault, then without it.
@@ -246,7 +246,7 @@ fn compare(section: &str, cases: Vec<Case>, attempt: fn(&Case) -> String) {
     let documented = documented(&text, section);
     let same = documented == rows.iter().map(String::as_str).collect::<Vec<_>>();
     if !same {
-        let (there, here): (Vec<_>, Vec<_>) = (documented.iter().copied().collect(), rows.iter().map(String::as_str).collect());
+        let (there, here): (Vec<_>, Vec<_>) = (documented.to_vec(), rows.iter().map(String::as_str).collect());
         here.iter().filter(|row| !there.contains(row)).for_each(|row| println!("happens:    {row}"));
         there.iter().filter(|row| !here.contains(row)).for_each(|row| println!("documented: {row}"));
         println!("--- {section}\n{}\n---", rows.join("\n"));

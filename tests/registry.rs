@@ -1,6 +1,7 @@
 //! The registry client against a server that misbehaves in every way a real one won't, and against a real one.
 
 #[path = "servers/fault.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
 mod fault;
 
 use std::io::Read;

@@ -105,7 +105,8 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     }
     let platforms = match &arguments.platform {
         _ if arguments.all_platforms => Platforms::All,
-        platform => Platforms::One(platform.clone().unwrap_or_else(Platform::host)),
+        Some(platform) => Platforms::One(platform.clone()),
+        None => Platforms::One(transfer::usual_platform(&store, &from)?),
     };
     let client = arguments.registry.client(environment);
     let means = Means { store: &store, client: &client, sink: &printer };

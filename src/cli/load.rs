@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use super::environment::Environment;
 use super::pull::RegistryArguments;
 use super::render::{self, Printer, Progress};
+use super::separated::LoadArguments;
 use crate::build;
 use crate::error::{Error, Result};
 use crate::oci::{Platform, Reference};
+use crate::store::ImageRecord;
 use crate::transfer::read::Platforms;
 use crate::transfer::{self, Means};
 
@@ -32,6 +34,8 @@ pub struct Arguments {
     /// How to show what happens
     #[arg(long, value_enum, default_value_t = Progress::Auto)]
     progress: Progress,
+    #[command(flatten)]
+    separated: LoadArguments,
 }
 
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
@@ -45,6 +49,10 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     };
     let printer = Printer::new(if arguments.quiet { Progress::Quiet } else { arguments.progress });
     let store = environment.store()?;
+    if let Some(record) = arguments.separated.load(path, &store, &printer)? {
+        said(arguments, &record);
+        return Ok(());
+    }
     let client = RegistryArguments::default().client(environment);
     let means = Means { store: &store, client: &client, sink: &printer };
     let platforms = arguments.platform.clone().map_or(Platforms::All, Platforms::One);
@@ -62,12 +70,16 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         }
         for name in names {
             let record = image.put(&store, &name)?;
-            match (arguments.quiet, build::is_unnamed(&name)) {
-                (true, _) => render::result(&record.config.to_string()),
-                (false, true) => render::note(&format!("loaded {} without a name", record.config.short())),
-                (false, false) => render::note(&format!("loaded {} {}", name.familiar(), record.config.short())),
-            }
+            said(arguments, &record);
         }
     }
     Ok(())
+}
+
+fn said(arguments: &Arguments, record: &ImageRecord) {
+    match (arguments.quiet, build::is_unnamed(&record.reference)) {
+        (true, _) => render::result(&record.config.to_string()),
+        (false, true) => render::note(&format!("loaded {} without a name", record.config.short())),
+        (false, false) => render::note(&format!("loaded {} {}", record.reference.familiar(), record.config.short())),
+    }
 }

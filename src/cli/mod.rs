@@ -8,9 +8,11 @@ mod build;
 mod cache;
 mod completion;
 mod convert;
+mod describe;
 mod environment;
 mod export;
 mod fakeroot;
+mod filter;
 mod history;
 mod images;
 mod import;
@@ -18,6 +20,7 @@ mod info;
 mod inspect;
 mod key;
 mod load;
+mod manifest;
 mod path;
 mod prune;
 mod pull;
@@ -27,7 +30,9 @@ mod rm;
 mod run;
 mod save;
 mod sbom;
+mod separated;
 mod tag;
+mod template;
 mod timeline;
 mod version;
 
@@ -84,6 +89,8 @@ enum Command {
     /// Remove images
     #[command(visible_aliases = ["rmi", "delete"])]
     Rm(rm::Arguments),
+    /// Make, change, show and send lists of images for several platforms
+    Manifest(Box<manifest::Arguments>),
     /// List what is kept for later builds: cache mounts and the results of steps
     Cache(cache::Arguments),
     /// Remove what no image needs
@@ -151,6 +158,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
         Command::History(arguments) => history::execute(&arguments, environment)?,
         Command::Tag(arguments) => tag::execute(&arguments, environment)?,
         Command::Rm(arguments) => rm::execute(&arguments, environment)?,
+        Command::Manifest(arguments) => manifest::execute(&arguments, environment)?,
         Command::Cache(arguments) => cache::execute(&arguments, environment)?,
         Command::Prune(arguments) => prune::execute(&arguments, environment)?,
         Command::Sbom(arguments) => sbom::execute(&arguments, environment)?,

@@ -9,7 +9,7 @@ use crate::error::{Error, Result, quote};
 use crate::oci::Platform;
 use crate::transfer::git::GitSettings;
 use crate::transfer::read::Platforms;
-use crate::transfer::{self, Client, ClientSettings, Means, Place, PullOptions, Source, TrustSettings};
+use crate::transfer::{self, Client, ClientSettings, Means, Need, Place, PullOptions, Source, TrustSettings};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -97,7 +97,7 @@ impl RegistryArguments {
 
     /// How to pull.
     pub fn pull_options(&self, platform: Option<&Platform>) -> PullOptions {
-        PullOptions { platform: platform.cloned().unwrap_or_else(Platform::host) }
+        PullOptions { platform: platform.cloned().unwrap_or_else(Platform::host), need: Need::Files }
     }
 }
 

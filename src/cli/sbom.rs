@@ -4,16 +4,18 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
+use super::pull::RegistryArguments;
 use super::render;
-use crate::error::{Error, IoContext as _, Result};
-use crate::oci::Platform;
+use crate::error::{Error, IoContext as _, Kind, Result};
+use crate::oci::{Platform, Reference};
 use crate::rootfs::view::View;
-use crate::sbom::{Document, Inventory};
+use crate::sbom::{Document, Inventory, MEDIA_TYPE};
 use crate::store::{ImageRecord, Store};
+use crate::transfer::{self, Sought};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Name or ID of an image
+    /// Name or ID of an image; of one that is not in storage what is attached to it in its registry, without pulling it
     #[arg(value_name = "IMAGE")]
     image: String,
     /// Which of a name's images [default: this machine's, else the first]
@@ -25,6 +27,8 @@ pub struct Arguments {
     /// The document's form
     #[arg(long, value_enum, default_value_t = Form::SpdxJson)]
     format: Form,
+    #[command(flatten)]
+    registry: RegistryArguments,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -34,11 +38,34 @@ enum Form {
     SpdxJson,
 }
 
+/// What such a document is called where it is attached.
+const SOUGHT: Sought<'static> = Sought { media_type: MEDIA_TYPE, predicate_type: "https://spdx.dev/Document" };
+
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let Form::SpdxJson = arguments.format;
     let store = environment.store()?;
-    let record = store.find_platform(&arguments.image, arguments.platform.as_ref())?;
-    write(&arguments.output, &made(&store, &record, environment)?)
+    let asked = arguments.image.strip_prefix("docker://").or(arguments.image.strip_prefix("oci://"));
+    let here = match asked {
+        Some(_) => Err(Error::with_kind(Kind::NotFound, "not asked for")),
+        None => store.find_platform(&arguments.image, arguments.platform.as_ref()),
+    };
+    let document = match here {
+        Ok(record) => match transfer::attached(&store, &record.manifest.digest, SOUGHT)? {
+            Some(document) => document,
+            None => made(&store, &record, environment)?,
+        },
+        Err(error) if error.kind() == Kind::NotFound => {
+            let Ok(reference) = asked.unwrap_or(&arguments.image).parse::<Reference>() else { return Err(error) };
+            let client = arguments.registry.client(environment);
+            let platform = arguments.platform.clone().unwrap_or_else(Platform::host);
+            transfer::attached_remotely(&store, &client, &reference, &platform, SOUGHT)?.ok_or_else(|| {
+                transfer::nothing_attached("list of what is in it", &reference.familiar())
+                    .hint("pull the image: `rootling sbom` then makes the list itself")
+            })?
+        }
+        Err(error) => return Err(error),
+    };
+    write(&arguments.output, &document)
 }
 
 /// The document of what is in an image.

@@ -208,7 +208,7 @@ mod tests {
     fn tells_images_from_what_stands_beside_them() {
         let d = Digest::of("x");
         let linux = Some(Platform::linux("arm64", None));
-        let unknown = Some(Platform { architecture: "unknown".into(), os: "unknown".into(), variant: None, os_version: None });
+        let unknown = Some(Platform::new("unknown", "unknown", None));
         for (platform, config, layer, expected) in [
             (linux.clone(), media_type::OCI_CONFIG, media_type::OCI_LAYER_ZSTD, true),
             (None, media_type::DOCKER_CONFIG, media_type::DOCKER_LAYER_GZIP, true),

@@ -18,6 +18,6 @@ pub use descriptor::Descriptor;
 pub use digest::{ChainId, DiffId, Digest, Hasher};
 pub use image_path::ImagePath;
 pub use manifest::{Index, Links, Manifest, ManifestOrIndex};
-pub use percent::percent_decoded;
+pub use percent::{percent_decoded, percent_encoded};
 pub use platform::Platform;
 pub use reference::{CanonicalReference, Reference};

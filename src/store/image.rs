@@ -160,6 +160,7 @@ impl Store {
     /// [`Store::find_image`], and of the images of that name the one for a platform, if one is asked for.
     pub fn find_platform(&self, text: &str, platform: Option<&Platform>) -> Result<ImageRecord> {
         let record = self.find_image(text)?;
+        record.expect_image()?;
         let Some(platform) = platform else { return Ok(record) };
         record.for_platform(platform).ok_or_else(|| {
             let have: Vec<String> = record.members().iter().map(|member| member.platform.to_string()).collect();
@@ -172,6 +173,7 @@ impl Store {
 
     /// Reads an image's manifest and config.
     pub fn load_image(&self, record: &ImageRecord) -> Result<Image> {
+        record.expect_image()?;
         let (manifest, config) = self.documents(&record.manifest)?;
         Ok(Image { record: record.clone(), manifest, config })
     }
@@ -235,7 +237,8 @@ impl Store {
         Ok(Member {
             manifest: Descriptor::new(&manifest.media_type, manifest.digest, manifest.size),
             config: document.config.digest,
-            platform: config.platform(),
+            // An index may know better than the config.
+            platform: manifest.platform.clone().unwrap_or_else(|| config.platform()),
             layers: config.rootfs.diff_ids.clone(),
             blobs: document.layers.iter().map(|layer| layer.digest).collect(),
             size: layers.iter().map(|layer| layer.size).sum(),

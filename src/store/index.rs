@@ -35,7 +35,7 @@ impl Store {
         let ManifestOrIndex::Index(document) = ManifestOrIndex::parse(&bytes, Some(&index.media_type))? else {
             return Err(Error::with_kind(Kind::Corrupt, format!("`{}` is an image manifest, not an index", index.digest)));
         };
-        let (mut members, mut extras) = (Vec::new(), Extras { store: self, seen: BTreeSet::new(), found: Vec::new() });
+        let (mut members, mut extras) = (Vec::new(), Extras::new(self));
         for manifest in &document.manifests {
             match self.is_image(manifest)? {
                 true => members.push(self.member(manifest)?),
@@ -54,7 +54,7 @@ impl Store {
     /// Gives what has a name a further one, with all that is here of its index.
     pub fn name_again(&self, record: &ImageRecord, reference: &Reference) -> Result<ImageRecord> {
         // Leased now, and found or not.
-        for member in record.members() {
+        for member in record.members().iter().filter(|_| record.has_image()) {
             self.member(&member.manifest)?;
         }
         for digest in record.index.iter().chain(record.extras.iter().flat_map(|extra| extra.blobs.iter().chain([&extra.manifest.digest]))) {
@@ -72,27 +72,31 @@ impl Store {
 
     /// What a member of an index that is no image consists of, with the blobs' descriptors: what a document names comes before it.
     pub fn extras(&self, member: &Descriptor) -> Result<Vec<(Extra, Vec<Descriptor>)>> {
-        let mut extras = Extras { store: self, seen: BTreeSet::new(), found: Vec::new() };
+        let mut extras = Extras::new(self);
         extras.add(member, DEEPEST_INDEX)?;
         Ok(extras.found)
     }
 }
 
 /// The image that serves a platform best, else the first.
-fn chosen(index: &Index, members: &[Member], preferred: &Platform) -> usize {
+pub(super) fn chosen(index: &Index, members: &[Member], preferred: &Platform) -> usize {
     let best = index.select(preferred).ok().map(|chosen| chosen.digest);
     members.iter().position(|member| Some(member.manifest.digest) == best).unwrap_or(0)
 }
 
 /// A walk through what is no image.
-struct Extras<'a> {
+pub(super) struct Extras<'a> {
     store: &'a Store,
     seen: BTreeSet<Digest>,
-    found: Vec<(Extra, Vec<Descriptor>)>,
+    pub(super) found: Vec<(Extra, Vec<Descriptor>)>,
 }
 
-impl Extras<'_> {
-    fn add(&mut self, manifest: &Descriptor, deeper: usize) -> Result<()> {
+impl<'a> Extras<'a> {
+    pub(super) fn new(store: &'a Store) -> Self {
+        Self { store, seen: BTreeSet::new(), found: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, manifest: &Descriptor, deeper: usize) -> Result<()> {
         if !self.seen.insert(manifest.digest) {
             return Ok(());
         }

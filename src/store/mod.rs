@@ -23,14 +23,17 @@ mod index;
 mod layer;
 mod layout;
 mod lease;
+mod list;
 mod lock;
 mod owner;
 mod record;
+mod referrers;
 mod remove;
 mod step;
 mod sync;
 mod tree;
 mod unfinished;
+mod usage;
 mod workspace;
 
 #[cfg(test)]
@@ -50,9 +53,12 @@ pub use gc::{Action, Keep, PruneOptions, PruneReport, Tally};
 pub use image::{Image, ImageRecord, Member};
 pub use index::{DEEPEST_INDEX, Extra, MOST_DOCUMENTS};
 pub use layer::{Draft, Layer};
+pub use list::Named;
 pub use lock::{Lock, Work};
+pub use referrers::Referrer;
 pub use step::{StepEntry, StepRecord};
 pub use unfinished::Scratch;
+pub use usage::DiskUse;
 pub use workspace::{CommitOptions, Workspace, WorkspaceKind, WorkspaceRoot, lowers};
 
 use crate::error::Result;

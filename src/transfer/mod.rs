@@ -6,9 +6,11 @@
 //!
 //! Not here: HTTP (`registry`), the form of a tar (`rootfs`), what is kept how (`store`).
 
+mod attachments;
 mod bundle;
 mod client;
 mod copy;
+mod digested;
 mod download;
 mod draft;
 mod export;
@@ -17,6 +19,8 @@ pub mod guess;
 mod host;
 mod import;
 mod layers;
+pub mod look;
+mod members;
 mod packed;
 mod parallel;
 mod pipe;
@@ -25,22 +29,27 @@ mod place;
 mod pull;
 mod push;
 pub mod read;
+mod separated;
 mod signatures;
 mod steps;
 mod whole;
 mod with_spec;
 mod write;
 
+pub use attachments::{Attachment, STATEMENT, Sought, attach, attached, attached_remotely, nothing_attached, statement};
 pub use bundle::{Annotations, Documents, Repack, Shape, Subject};
 pub use client::{Client, ClientSettings, TrustSettings};
-pub use copy::{Brought, Copied, Means, Source, bring, bring_each, copy};
+pub use copy::{Brought, Copied, Means, Source, bring, bring_each, copy, usual_platform};
 pub use download::{DownloadRequest, Downloaded, download};
 pub use export::{compression_of, export, export_to};
 pub use import::{import_file, import_host, import_layer, import_squashfs, import_url, is_squashfs, reconfigure};
+pub use layers::Need;
+pub use members::{Which, members};
 pub use packed::Packing;
 pub use place::Place;
 pub use pull::{PullOptions, config, pull, pull_all};
 pub use push::push;
+pub use separated::{Checksums, LoadRequest, Renames, SaveRequest, load_separated, save_separated};
 pub use signatures::sign;
 pub use steps::{DEFAULT_TAG, INLINE_FIELD, MadeStep, StepCache, StepPlace, inline, save_steps};
 pub use with_spec::{Files, export_with_spec, import_with_spec};

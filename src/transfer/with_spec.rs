@@ -15,15 +15,15 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::bundle::{Bundle, Document};
+use super::digested::Digested;
 use super::draft;
 use super::pipeline;
 use super::read::{Images, Platforms, ReadImage, ReadRequest};
 use super::write::{archive_without_layers, check_outside};
 use crate::error::{Error, IoContext as _, Kind, Result, from_io, quote, quote_path};
 use crate::event::{Event, Sink, next_id};
-use crate::oci::{Descriptor, DiffId, Hasher, ImageConfig, Manifest, ManifestOrIndex, Platform, Reference, media_type};
+use crate::oci::{Descriptor, DiffId, ImageConfig, Manifest, ManifestOrIndex, Platform, Reference, media_type};
 use crate::rootfs::compress::{Compression, compressor};
-use crate::rootfs::extract;
 use crate::rootfs::pack::{pack_lowest, pack_view};
 use crate::rootfs::view::{LayerDir, View};
 use crate::store::{Image, Store};
@@ -56,18 +56,18 @@ pub enum Files {
 pub fn export_with_spec(store: &Store, image: &Image, name: Option<&Reference>, files: Files, to: &Path, sink: &dyn Sink) -> Result<()> {
     check_outside(store.path(), to)?;
     check_empty(to)?;
-    let draft = Unfinished::beside(to)?;
+    let draft = draft::Directory::beside(to)?;
     let id = next_id();
     sink.event(Event::TransferStarted { id, what: &format!("writing {}", quote_path(to)), total: Some(image.record.size) });
     let tree = Tree::of(store.stack(&image.config.rootfs.diff_ids)?);
     let digest = match files {
-        Files::Unpacked => unpacked(&tree, &draft.0)?,
-        Files::Tarball(compression) => tarball(&tree, compression, &draft.0)?,
+        Files::Unpacked => unpacked(&tree, draft.path())?,
+        Files::Tarball(compression) => tarball(&tree, compression, draft.path())?,
     };
     let (manifest, config) = without_layers(image, &digest);
     let names: Vec<Reference> = name.cloned().into_iter().collect();
     let bundle = Bundle::artifact(store, manifest, config, Vec::new());
-    draft::write(&draft.0.join(SPEC), |mut out| archive_without_layers(&bundle, &names, &mut out))?;
+    draft::write(&draft.path().join(SPEC), |mut out| archive_without_layers(&bundle, &names, &mut out))?;
     draft.place(to)?;
     sink.event(Event::TransferFinished { id, note: "done" });
     Ok(())
@@ -108,31 +108,6 @@ fn check_empty(directory: &Path) -> Result<()> {
             Err(Error::input(format!("{} is not a directory", quote_path(directory))).hint(hint))
         }
         Err(e) => Err(Error::io("read", directory, e)),
-    }
-}
-
-/// A directory beside its place; dropped, it is gone.
-struct Unfinished(PathBuf);
-
-impl Unfinished {
-    fn beside(place: &Path) -> Result<Self> {
-        let path = draft::beside(place)?;
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            std::fs::create_dir_all(parent).doing("create directory", parent)?;
-        }
-        std::fs::create_dir(&path).doing("create directory", &path)?;
-        Ok(Self(path))
-    }
-
-    fn place(self, to: &Path) -> Result<()> {
-        // Replaces an empty directory and no other.
-        std::fs::rename(&self.0, to).doing("create directory", to)
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let _ = extract::remove(&self.0);
     }
 }
 
@@ -179,28 +154,11 @@ fn tarball(tree: &Tree, compression: Compression, directory: &Path) -> Result<Di
     };
     let path = directory.join(format!("{TARBALL}{suffix}"));
     let file = File::options().write(true).create_new(true).open(&path).doing("create", &path)?;
-    let mut out = Digested { out: compressor(io::BufWriter::with_capacity(256 << 10, file), compression, None)?, hasher: Hasher::new() };
+    let mut out = Digested::new(compressor(io::BufWriter::with_capacity(256 << 10, file), compression, None)?);
     tree.pack(&mut out)?;
-    let file = out.out.finish()?;
-    file.into_inner().map_err(|e| from_io(|| "can't write the tarball".into(), e.into_error()))?;
-    Ok(DiffId(out.hasher.finish()))
-}
-
-struct Digested<W> {
-    out: W,
-    hasher: Hasher,
-}
-
-impl<W: Write> Write for Digested<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
+    let (out, digest) = out.finish();
+    out.finish()?.into_inner().map_err(|e| from_io(|| "can't write the tarball".into(), e.into_error()))?;
+    Ok(DiffId(digest))
 }
 
 /// The documents of an image whose layers are gone. A history must have as many entries that made a layer as there are layers

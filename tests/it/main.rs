@@ -3,6 +3,7 @@
 //! The tests run as an ordinary user without subuids (`tests/as-user` sees to it under root). A test whose means are
 //! missing skips with a reason, which is a failure under `CI=true`.
 
+mod attest;
 mod build;
 mod cache;
 mod cache_mounts;
@@ -17,8 +18,12 @@ mod fakeroot;
 mod formats;
 mod fulldisk;
 mod hostile;
+mod hostile_archives;
 mod image_options;
+mod interop;
 mod kill;
+mod listing;
+mod manifest;
 mod matrix;
 mod mounts;
 mod outputs;
@@ -34,7 +39,9 @@ mod run;
 mod sbom;
 mod scenes;
 mod secrets;
+mod separated;
 mod served;
+mod squashfs;
 mod stages;
 mod timeline;
 mod trust;

@@ -13,14 +13,14 @@ use crate::rig::{Ran, Rig, assert_ordinary_user, fixture, needs, skip};
 use crate::served::digest;
 
 /// A registry of `tests/servers/registry`, stopped when dropped.
-struct Guarded {
+pub struct Guarded {
     directory: PathBuf,
-    address: String,
-    authority: Option<PathBuf>,
+    pub address: String,
+    pub authority: Option<PathBuf>,
 }
 
 impl Guarded {
-    fn start(arguments: &[&str]) -> Option<Guarded> {
+    pub fn start(arguments: &[&str]) -> Option<Guarded> {
         let directory = tempfile::tempdir().unwrap().keep();
         let output = Command::new(script()).arg("start").arg(&directory).args(arguments).output().unwrap();
         if output.status.code() == Some(77) {
@@ -33,7 +33,7 @@ impl Guarded {
     }
 
     /// An auth file for a user.
-    fn auth(&self, rig: &Rig, user: &str, password: &str) -> String {
+    pub fn auth(&self, rig: &Rig, user: &str, password: &str) -> String {
         let secret = base64(&format!("{user}:{password}"));
         let text = format!("{{\"auths\":{{\"{}\":{{\"auth\":\"{secret}\"}}}}}}", self.address);
         rig.write(&format!("{user}.json"), text).display().to_string()
@@ -294,7 +294,8 @@ fn broken_uploads_go_on_or_begin_again() {
         rig.ok(["push", "base", &format!("{address}/x:1")]);
         let kept = kept.lock().unwrap();
         assert!(kept.broken >= 3, "{}", kept.broken);
-        assert_eq!(kept.resumed.is_empty(), !keeps, "{:?}", kept.resumed);
+        // One that hangs up again and again is tried with less at once, which has a range too, from 0 on.
+        assert_eq!(kept.resumed.first().is_some_and(|range| !range.starts_with("0-")), keeps, "{:?}", kept.resumed);
         let manifest: serde_json::Value = serde_json::from_slice(&kept.manifests["1"]).unwrap();
         let parts = manifest["layers"].as_array().unwrap().iter().chain([&manifest["config"]]);
         for part in parts {

@@ -7,12 +7,16 @@ mod docker;
 mod files;
 mod layout;
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result, quote_path};
+use crate::error::{Error, Kind, Result, quote, quote_path};
 use crate::event::Sink;
 use crate::oci::{Descriptor, Digest, Platform};
 use crate::store::Store;
+use crate::transfer::Place;
+use crate::transfer::layers::Need;
+use crate::transfer::pull::LONGEST_CONFIG;
 use files::Files;
 
 /// How a file or directory holds images.
@@ -63,6 +67,7 @@ pub struct Images<'a> {
     path: &'a Path,
     files: Files,
     form: Form,
+    need: Need,
 }
 
 impl<'a> Images<'a> {
@@ -75,9 +80,40 @@ impl<'a> Images<'a> {
                 _ => Files::archive(store, path)?,
             };
             let form = form.map_or_else(|| detect(&files), Ok)?;
-            Ok(Self { store, path, files, form })
+            Ok(Self { store, path, files, form, need: Need::Files })
         };
         opened().map_err(|e: Error| e.context(reading(path)))
+    }
+
+    /// What it is, as a place.
+    pub(super) fn place(&self) -> Place {
+        let (file, name) = (self.path.to_owned(), None);
+        match self.form {
+            Form::Archive => Place::OciArchive { file, name },
+            Form::Layout => Place::OciLayout { directory: file, name },
+            Form::DockerArchive => Place::DockerArchive { file, name: None },
+        }
+    }
+
+    /// For images that are only passed on. What `docker save` writes is unpacked all the same, to know what it is.
+    #[must_use]
+    pub fn for_need(self, need: Need) -> Self {
+        Self { need, ..self }
+    }
+
+    /// Opens an archive of `docker save` that comes in several files, each with the IDs of the layers it must hold; `path` stands for them.
+    pub(super) fn in_parts(store: &'a Store, path: &'a Path, parts: Vec<(PathBuf, File, Vec<String>)>) -> Result<Self> {
+        let part = |(path, file, layers): (PathBuf, File, Vec<String>)| {
+            let files = Files::opened(store, file, &path)?;
+            for id in layers {
+                if files.open(&format!("{id}/layer.tar"), 0)?.is_none() {
+                    return Err(Error::with_kind(Kind::Corrupt, format!("layer {} is missing in {}", quote(id), quote_path(&path))));
+                }
+            }
+            Ok(files)
+        };
+        let files = Files::Parts(parts.into_iter().map(part).collect::<Result<Vec<_>>>()?);
+        Ok(Self { store, path, files, form: Form::DockerArchive, need: Need::Files })
     }
 
     /// How the images are held.
@@ -94,6 +130,18 @@ impl<'a> Images<'a> {
             Form::Layout | Form::Archive => layout::Reader::new(self, request.platforms).read(request, sink),
         };
         read.map_err(|e| e.context(reading(self.path)))
+    }
+
+    /// What the request means, as it is kept there; of its layers nothing is read. For the forms that have manifests.
+    pub(super) fn root(&self, request: &ReadRequest<'_>) -> Result<(Vec<u8>, Option<String>)> {
+        let root = layout::Reader::new(self, request.platforms).root(request);
+        root.map_err(|e| e.context(reading(self.path)))
+    }
+
+    /// A document there.
+    pub(super) fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        let bytes = layout::Reader::new(self, &Platforms::All).blob(descriptor, LONGEST_CONFIG);
+        bytes.map_err(|e| e.context(reading(self.path)))
     }
 
     /// Brings all images here that the file holds.

@@ -71,20 +71,12 @@ struct Written {
 /// Writes the layers; returns their paths and the ID of the topmost.
 fn layers(bundle: &Bundle<'_>, image: &Ready, archive: &mut Archive<'_>, written: &mut Written) -> Result<(Vec<String>, Option<String>)> {
     let mut paths: Vec<String> = Vec::new();
-    let mut parent: Option<String> = None;
-    let stack: Vec<DiffId> = image.layers.iter().map(|(_, diff_id)| *diff_id).collect();
-    for (position, (descriptor, diff_id)) in image.layers.iter().enumerate() {
-        // The older form names layers by what they stand on as well, and the topmost by how the image is run.
-        let last = position + 1 == stack.len();
-        let chain = ChainId::of(&stack[..=position]).map_or_else(String::new, |chain| chain.0.hex());
-        let id = if last { Digest::of(format!("{chain} {}", image.config.descriptor.digest)).hex() } else { chain };
-        let path = format!("{id}/layer.tar");
-        let fresh = written.ids.insert(id.clone());
+    let ids = ids(image);
+    for (position, (descriptor, _)) in image.layers.iter().enumerate() {
+        let path = format!("{}/layer.tar", ids[position]);
+        let fresh = written.ids.insert(ids[position].clone());
         if fresh {
-            archive.directory(&format!("{id}/"))?;
-            archive.bytes(&format!("{id}/VERSION"), b"1.0")?;
-            archive
-                .bytes(&format!("{id}/json"), &serde_json::to_vec(&ancient(image, &id, parent.as_deref(), last)).expect("plain data"))?;
+            version_one(image, &ids, position, archive)?;
         }
         match written.tars.get(&descriptor.digest) {
             Some(first) if fresh => {
@@ -93,14 +85,48 @@ fn layers(bundle: &Bundle<'_>, image: &Ready, archive: &mut Archive<'_>, written
             }
             Some(first) => paths.push(first.clone()),
             None => {
-                archive.stream(&path, descriptor.size, |out| bundle.write_part(&Part::Layer(descriptor, *diff_id), out))?;
+                tar(bundle, image, &ids, position, archive)?;
                 written.tars.insert(descriptor.digest, path.clone());
                 paths.push(path);
             }
         }
-        parent = Some(id);
     }
-    Ok((paths, parent))
+    Ok((paths, ids.last().cloned()))
+}
+
+/// The IDs of an image's layers, bottom first: the older form names layers by what they stand on as well, and the topmost by how the image
+/// is run.
+pub(in crate::transfer) fn ids(image: &Ready) -> Vec<String> {
+    let stack: Vec<DiffId> = image.layers.iter().map(|(_, diff_id)| *diff_id).collect();
+    let id = |position: usize| {
+        let chain = ChainId::of(&stack[..=position]).map_or_else(String::new, |chain| chain.0.hex());
+        let last = position + 1 == stack.len();
+        if last { Digest::of(format!("{chain} {}", image.config.descriptor.digest)).hex() } else { chain }
+    };
+    (0..stack.len()).map(id).collect()
+}
+
+/// Begins the directory of a layer: all but its tar.
+pub(in crate::transfer) fn version_one(image: &Ready, ids: &[String], position: usize, archive: &mut Archive<'_>) -> Result<()> {
+    let id = &ids[position];
+    let parent = position.checked_sub(1).map(|below| ids[below].as_str());
+    archive.directory(&format!("{id}/"))?;
+    archive.bytes(&format!("{id}/VERSION"), b"1.0")?;
+    let json = ancient(image, id, parent, position + 1 == ids.len());
+    archive.bytes(&format!("{id}/json"), &serde_json::to_vec(&json).expect("plain data"))
+}
+
+/// Writes a layer's tar.
+pub(in crate::transfer) fn tar(
+    bundle: &Bundle<'_>,
+    image: &Ready,
+    ids: &[String],
+    position: usize,
+    archive: &mut Archive<'_>,
+) -> Result<()> {
+    let (descriptor, diff_id) = &image.layers[position];
+    let path = format!("{}/layer.tar", ids[position]);
+    archive.stream(&path, descriptor.size, |out| bundle.write_part(&Part::Layer(descriptor, *diff_id), out))
 }
 
 /// A layer's `json` of version 1; only the last says how to run the image.

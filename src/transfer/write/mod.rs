@@ -3,12 +3,13 @@
 //! Same image, same bytes. A file appears when it is whole; a directory that was not there likewise.
 
 mod archive;
-mod docker_archive;
+pub(super) mod docker_archive;
 mod layout;
 mod program;
 mod storage;
 mod tree;
 
+pub(super) use archive::Archive;
 pub(super) use layout::archive_without_layers;
 pub(super) use program::said;
 pub(super) use tree::check_outside;
