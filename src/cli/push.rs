@@ -121,7 +121,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let signer = signer(arguments, &place, environment)?;
     let shape = arguments.shape.shape(&place)?;
     let names: Vec<Reference> = Some(record.reference.clone()).into_iter().filter(|name| !crate::build::is_unnamed(name)).collect();
-    let client = arguments.registry.client(environment).with_chunk_size(arguments.chunk_size);
+    let client = arguments.registry.client(environment).for_places(&[&place]).with_chunk_size(arguments.chunk_size);
     let subject = match (&arguments.platform, arguments.all_platforms) {
         (Some(_), _) => Subject::image(&record),
         (None, true) => Subject::all(&store, &record)?,
