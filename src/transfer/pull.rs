@@ -80,7 +80,8 @@ pub(super) fn fetch_all(
 
 /// The image a name means for a platform, and the index it is chosen from; both documents are here afterwards, config and layers are not.
 pub(super) fn chosen(store: &Store, client: &Client, reference: &Reference, platform: &Platform) -> Result<(Digest, Option<Digest>)> {
-    let pull = Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)?, need: Need::Files };
+    let pull =
+        Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)?, need: Need::Files };
     let chosen = pull.manifest(pull.named()?, platform)?;
     Ok((chosen.descriptor.digest, chosen.index))
 }
