@@ -61,7 +61,7 @@ fn by_name(engine: &Engine<'_>, name: &str, platform: &Platform) -> Result<Image
     {
         return Ok(image);
     }
-    let reference: Reference = name.parse()?;
+    name.parse::<Reference>()?;
     if request.execution == Execution::Dry {
         return Err(Error::with_kind(Kind::NotFound, format!("{} is not in storage, and a dry run pulls nothing", quote(name))));
     }
@@ -70,7 +70,8 @@ fn by_name(engine: &Engine<'_>, name: &str, platform: &Platform) -> Result<Image
         return Err(with_near_names(engine, name, error.cause("`--pull=never` was asked for")));
     }
     let options = transfer::PullOptions { platform: platform.clone(), need: Need::Files };
-    match transfer::pull(store, engine.client, &reference, &options, engine.sink) {
+    let pull = |reference: &Reference| transfer::pull(store, engine.client, reference, &options, engine.sink);
+    match transfer::search(name, &engine.client.candidates(name)?, engine.sink, pull) {
         Ok(record) => store.load_image(&record),
         // With --pull a local image is still better than none when it was never in a registry.
         Err(error) if request.bases == Bases::Pull && error.kind() == Kind::NotFound => match local(store, name, platform)? {

@@ -108,7 +108,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         Some(platform) => Platforms::One(platform.clone()),
         None => Platforms::One(transfer::usual_platform(&store, &from)?),
     };
-    let client = arguments.registry.client(environment);
+    let client = arguments.registry.client(environment).for_places(&[&from, &to]);
     let means = Means { store: &store, client: &client, sink: &printer };
     let source = Source { place: &from, digest: None, platforms: &platforms };
     let copied = transfer::copy(&means, &source, &to, &arguments.shape.shape(&to)?, &mut std::io::stdout().lock())?;

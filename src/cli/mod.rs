@@ -20,8 +20,11 @@ mod info;
 mod inspect;
 mod key;
 mod load;
+mod login;
+mod logout;
 mod manifest;
 mod path;
+mod prompt;
 mod prune;
 mod pull;
 mod push;
@@ -34,6 +37,7 @@ mod separated;
 mod tag;
 mod template;
 mod timeline;
+mod verify;
 mod version;
 
 use std::path::PathBuf;
@@ -64,6 +68,10 @@ enum Command {
     Pull(pull::Arguments),
     /// Send an image to a registry, an archive, a layout, or a program of this machine
     Push(push::Arguments),
+    /// Log in to a registry
+    Login(login::Arguments),
+    /// Log out of a registry
+    Logout(logout::Arguments),
     /// Copy an image from any place to any place
     #[command(visible_alias = "copy")]
     Convert(Box<convert::Arguments>),
@@ -93,6 +101,8 @@ enum Command {
     Manifest(Box<manifest::Arguments>),
     /// List what is kept for later builds: cache mounts and the results of steps
     Cache(cache::Arguments),
+    /// Prove that everything in the storage directory is what it was, and mend what is not
+    Verify(verify::Arguments),
     /// Remove what no image needs
     Prune(prune::Arguments),
     /// Show what is in an image, as an SPDX document
@@ -118,6 +128,11 @@ enum Format {
     Table,
     /// For programs.
     Json,
+}
+
+/// `1 layer`, `2 layers`.
+fn count(number: u64, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Parses the command line, runs the command, prints its error, and gives the exit code.
@@ -146,8 +161,11 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
     match command {
         Command::Build(arguments) => return build::execute(*arguments, environment),
         Command::Run(arguments) => return run::execute(*arguments, environment),
+        Command::Verify(arguments) => return verify::execute(&arguments, environment),
         Command::Pull(arguments) => pull::execute(&arguments, environment)?,
         Command::Push(arguments) => push::execute(&arguments, environment)?,
+        Command::Login(arguments) => login::execute(&arguments, environment)?,
+        Command::Logout(arguments) => logout::execute(&arguments, environment)?,
         Command::Convert(arguments) => convert::execute(&arguments, environment)?,
         Command::Save(arguments) => save::execute(&arguments, environment)?,
         Command::Load(arguments) => load::execute(&arguments, environment)?,

@@ -56,7 +56,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         },
         Err(error) if error.kind() == Kind::NotFound => {
             let Ok(reference) = asked.unwrap_or(&arguments.image).parse::<Reference>() else { return Err(error) };
-            let client = arguments.registry.client(environment);
+            let client = arguments.registry.client(environment).for_registry(reference.registry());
             let platform = arguments.platform.clone().unwrap_or_else(Platform::host);
             transfer::attached_remotely(&store, &client, &reference, &platform, SOUGHT)?.ok_or_else(|| {
                 transfer::nothing_attached("list of what is in it", &reference.familiar())

@@ -12,6 +12,7 @@ pub mod media_type;
 mod percent;
 mod platform;
 mod reference;
+mod short_names;
 
 pub use config::{Config, Healthcheck, History, ImageConfig, RootFs};
 pub use descriptor::Descriptor;
@@ -21,3 +22,4 @@ pub use manifest::{Index, Links, Manifest, ManifestOrIndex};
 pub use percent::{percent_decoded, percent_encoded};
 pub use platform::Platform;
 pub use reference::{CanonicalReference, Reference};
+pub use short_names::{ShortNameMode, ShortNames};

@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result, quote, quote_path};
 use crate::event::Sink;
 use crate::oci::{Descriptor, Digest, Platform};
 use crate::store::Store;
+use crate::transfer::Place;
 use crate::transfer::layers::Need;
 use crate::transfer::pull::LONGEST_CONFIG;
 use files::Files;
@@ -82,6 +83,16 @@ impl<'a> Images<'a> {
             Ok(Self { store, path, files, form, need: Need::Files })
         };
         opened().map_err(|e: Error| e.context(reading(path)))
+    }
+
+    /// What it is, as a place.
+    pub(super) fn place(&self) -> Place {
+        let (file, name) = (self.path.to_owned(), None);
+        match self.form {
+            Form::Archive => Place::OciArchive { file, name },
+            Form::Layout => Place::OciLayout { directory: file, name },
+            Form::DockerArchive => Place::DockerArchive { file, name: None },
+        }
     }
 
     /// For images that are only passed on. What `docker save` writes is unpacked all the same, to know what it is.
