@@ -56,7 +56,7 @@ pub use place::Place;
 pub use pull::{PullOptions, config, pull, pull_all};
 pub use push::push;
 pub use separated::{Checksums, LoadRequest, Renames, SaveRequest, load_separated, save_separated};
-pub use signatures::sign;
+pub use signatures::{permit, sign};
 pub use steps::{DEFAULT_TAG, INLINE_FIELD, MadeStep, StepCache, StepPlace, inline, save_steps};
 pub use with_spec::{Files, export_with_spec, import_with_spec};
 pub use write::{Job, Outgoing, write};
