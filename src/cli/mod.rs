@@ -25,6 +25,7 @@ mod logout;
 mod manifest;
 mod path;
 mod prompt;
+mod provenance;
 mod prune;
 mod pull;
 mod push;
@@ -107,6 +108,8 @@ enum Command {
     Prune(prune::Arguments),
     /// Show what is in an image, as an SPDX document
     Sbom(sbom::Arguments),
+    /// Show how an image was made, as attached to it
+    Provenance(provenance::Arguments),
     /// Make keys to sign with
     Key(key::Arguments),
     /// Print a directory with an image's root file system, for ch-run, bwrap or chroot
@@ -180,6 +183,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
         Command::Cache(arguments) => cache::execute(&arguments, environment)?,
         Command::Prune(arguments) => prune::execute(&arguments, environment)?,
         Command::Sbom(arguments) => sbom::execute(&arguments, environment)?,
+        Command::Provenance(arguments) => provenance::execute(&arguments, environment)?,
         Command::Key(arguments) => key::execute(&arguments, environment)?,
         Command::Path(arguments) => path::execute(&arguments, environment)?,
         Command::StoragePath => render::result(&environment.storage()?.display().to_string()),

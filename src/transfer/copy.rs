@@ -126,7 +126,7 @@ fn bring_for(means: &Means<'_>, source: &Source<'_>, need: Need) -> Result<Broug
         let request = ReadRequest { name, digest: source.digest, platforms: source.platforms };
         Images::open(store, path, Some(form))?.for_need(need).read(&request, sink)
     };
-    permit(means.client.settings(), source.place)?;
+    permit(means.client, source.place)?;
     let image = match source.place {
         Place::Storage(name) => return stored(store, name, source.platforms),
         Place::Registry { reference, .. } => {
@@ -160,7 +160,7 @@ fn bring_for(means: &Means<'_>, source: &Source<'_>, need: Need) -> Result<Broug
 /// Brings all images here that an archive or a layout holds, told by its content.
 pub fn bring_each(means: &Means<'_>, path: &Path, platforms: &Platforms) -> Result<Vec<Brought>> {
     let images = Images::open(means.store, path, None)?;
-    permit(means.client.settings(), &images.place())?;
+    permit(means.client, &images.place())?;
     let images = images.read_each(platforms, means.sink)?;
     images.into_iter().map(|image| brought(means.store, image, platforms)).collect()
 }

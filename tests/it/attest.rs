@@ -96,6 +96,10 @@ fn documents_follow_their_image() {
     assert_eq!(json(other.ok(["sbom", &name]).as_bytes()), listed);
     assert_eq!(json(other.ok(["sbom", &format!("docker://{}/team/app@{pushed}", registry.address)]).as_bytes()), listed);
     assert!(other.ok(["images", "--format", "json"]).trim() == "[]");
+    let predicate = json(other.ok(["provenance", &name]).as_bytes());
+    assert_eq!(predicate, statement["predicate"]);
+    assert_eq!(json(rig.ok(["provenance", "team/app:1"]).as_bytes()), predicate);
+    assert!(rig.fails(["provenance", "base"]).contains("--provenance"));
     let plain = format!("{}/plain:1", registry.address);
     rig.ok(["push", "base", &plain]);
     assert!(other.fails(["sbom", &plain]).contains("pull the image"));

@@ -9,8 +9,8 @@ use super::{LONGEST_PAYLOAD, PAYLOAD, SIGNATURE, place};
 use crate::error::{Error, Kind, Place, Result, quote, quote_path};
 use crate::oci::{Descriptor, Digest, ManifestOrIndex, Reference, media_type};
 use crate::registry;
-use crate::transfer::Place as Source;
 use crate::transfer::client::ClientSettings;
+use crate::transfer::{Client, Place as Source};
 use crate::trust::{BUNDLE_TYPE, Claim, Envelope, Identity, KeySource, Match, Payload, Policy, PublicKey, Requirement, Signed};
 
 /// The artifact type under which cosign 2 attached simple signatures as referrers, when it was told to.
@@ -211,7 +211,7 @@ impl Demand {
 
 /// Checks that the policy lets images of a file, a directory or an engine in. Signatures are kept in registries only, so that one that is asked for
 /// can't be there.
-pub(in crate::transfer) fn permit(settings: &ClientSettings, place: &Source) -> Result<()> {
+pub fn permit(client: &Client, place: &Source) -> Result<()> {
     let (transport, scope) = match place {
         Source::OciArchive { file, .. } => ("oci-archive", absolute(file)),
         Source::OciLayout { directory, .. } => ("oci", absolute(directory)),
@@ -220,7 +220,7 @@ pub(in crate::transfer) fn permit(settings: &ClientSettings, place: &Source) -> 
         Source::DockerDaemon(_) => ("docker-daemon", "/".into()),
         _ => return Ok(()),
     };
-    let Some((file, policy)) = policy(settings)? else { return Ok(()) };
+    let Some((file, policy)) = policy(client.settings())? else { return Ok(()) };
     let found = policy.for_file(transport, &scope);
     let refused = |why: &str| Err(refusal(&place.to_string(), &file, &found, why));
     match found.requirements.iter().find(|requirement| **requirement != Requirement::Accept) {

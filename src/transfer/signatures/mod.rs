@@ -11,7 +11,8 @@ mod sign;
 
 use crate::oci::{Digest, Reference};
 
-pub(super) use check::{Demands, permit};
+pub(super) use check::Demands;
+pub use check::permit;
 pub(super) use sign::put;
 pub use sign::sign;
 
