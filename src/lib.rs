@@ -8,11 +8,13 @@ pub mod oci;
 
 pub mod dockerfile;
 pub mod sys;
+pub mod trust;
 
 pub mod rootfs;
 
 pub mod registry;
 pub mod sandbox;
+pub mod sbom;
 pub mod store;
 
 pub mod rootemu;

@@ -20,15 +20,17 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("oci", &[]),
     ("dockerfile", &[]),
     ("sys", &[]),
+    ("trust", &[]),
     ("rootfs", &["sys"]),
     ("registry", &[]),
+    ("sbom", &["rootfs"]),
     ("sandbox", &["sys"]),
     ("store", &["rootfs", "sys"]),
     // The emulation writes the overrides that `rootfs` defines.
     ("rootemu", &["sandbox", "rootfs", "sys"]),
-    ("transfer", &["store", "registry", "rootfs"]),
+    ("transfer", &["store", "registry", "rootfs", "trust"]),
     ("build", &["transfer", "rootemu", "sandbox", "store", "registry", "dockerfile", "rootfs"]),
-    ("cli", &["build", "transfer", "rootemu", "sandbox", "store", "registry", "dockerfile", "rootfs"]),
+    ("cli", &["build", "transfer", "rootemu", "sandbox", "store", "registry", "dockerfile", "rootfs", "trust", "sbom"]),
 ];
 
 /// What every layer may name, as far as it stands above it in the table.

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::{Error, Kind, Result, nearest, quote};
 use crate::oci::{Platform, Reference, media_type};
 use crate::store::{Image, Store};
-use crate::transfer::{self, read::ReadRequest};
+use crate::transfer::read::Platforms;
+use crate::transfer::{self, Place};
 
 use super::engine::Engine;
-use super::location::{ImageFile, Location};
+use super::location::{Location, PlacedImage};
 use super::state::{State, StateLayer};
 use super::{Bases, Execution};
 
@@ -41,9 +42,12 @@ impl Images {
 fn find(engine: &Engine<'_>, name: &str, platform: &Platform) -> Result<Image> {
     match engine.contexts.location(name) {
         Some(Location::Image(image)) => by_name(engine, image, platform),
-        Some(Location::ImageFile(file)) => file.image(engine, platform),
-        _ => match ImageFile::parse(name)? {
-            Some(file) => file.image(engine, platform),
+        Some(Location::Placed(image)) => image.bring(engine, platform),
+        _ => match PlacedImage::parse(name)? {
+            // Names, plainly said.
+            Some(PlacedImage { place: Place::Registry { reference, .. }, .. }) => by_name(engine, &reference.to_string(), platform),
+            Some(PlacedImage { place: Place::Storage(name), .. }) => by_name(engine, &name, platform),
+            Some(image) => image.bring(engine, platform),
             None => by_name(engine, name, platform),
         },
     }
@@ -76,13 +80,18 @@ fn by_name(engine: &Engine<'_>, name: &str, platform: &Platform) -> Result<Image
     }
 }
 
-impl ImageFile {
-    /// Reads the image from its file.
-    pub(super) fn image(&self, engine: &Engine<'_>, platform: &Platform) -> Result<Image> {
-        let Self { form, path, name, digest } = self;
-        let request = ReadRequest { form: *form, path, name: name.as_deref(), digest: digest.as_ref(), platform };
-        let read = transfer::read::read(engine.store, &request, engine.sink)?;
-        engine.store.unnamed_image(&super::unnamed(&read.manifest.digest)?, &read.manifest)
+impl PlacedImage {
+    /// Brings the image here.
+    fn bring(&self, engine: &Engine<'_>, platform: &Platform) -> Result<Image> {
+        if engine.request.execution == Execution::Dry && matches!(self.place, Place::DockerDaemon(_) | Place::Podman(_)) {
+            return Err(Error::with_kind(Kind::NotFound, format!("{} is not in storage, and a dry run fetches nothing", self.place)));
+        }
+        let platforms = Platforms::One(platform.clone());
+        let means = transfer::Means { store: engine.store, client: engine.client, sink: engine.sink };
+        let source = transfer::Source { place: &self.place, digest: self.digest.as_ref(), platforms: &platforms };
+        let brought = transfer::bring(&means, &source)?;
+        let manifest = brought.manifest();
+        engine.store.unnamed_image(&super::unnamed(&manifest.digest)?, manifest)
     }
 }
 

@@ -48,7 +48,7 @@ impl Contexts {
     /// The files of the context of a name; `None` if there is none or it is an image.
     pub fn tree(&self, fetcher: &Fetcher<'_>, name: &str) -> Result<Option<&Context>> {
         let Some(cell) = self.cells.get(&context_name(name)) else { return Ok(None) };
-        if matches!(cell.location, Location::Image(_) | Location::ImageFile(_)) {
+        if matches!(cell.location, Location::Image(_) | Location::Placed(_)) {
             return Ok(None);
         }
         let opening = cell.opening.lock().unwrap_or_else(PoisonError::into_inner);

@@ -13,8 +13,7 @@ use crate::oci::{DiffId, Digest, ImagePath, Reference};
 use crate::rootfs::view::View;
 use crate::store::{StepRecord, Store};
 use crate::transfer::git::{self, GitAddress, GitRequest, Metadata, Writer};
-use crate::transfer::read::Form;
-use crate::transfer::{self, Client, DownloadRequest};
+use crate::transfer::{self, Client, DownloadRequest, Place};
 
 use super::context::LARGEST_TEXT;
 use super::remote::is_web;
@@ -34,20 +33,16 @@ pub enum Location {
     Repository(GitAddress),
     /// An image by name, from storage or a registry.
     Image(String),
-    /// An image in a file.
-    ImageFile(ImageFile),
+    /// An image in a file, a directory, or with a program of this machine.
+    Placed(PlacedImage),
 }
 
-/// An image in a file or directory.
+/// An image that is not meant by a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageFile {
-    /// How it is held.
-    pub form: Form,
+pub struct PlacedImage {
     /// Where.
-    pub path: PathBuf,
-    /// Its name in there.
-    pub name: Option<String>,
-    /// Its digest.
+    pub place: Place,
+    /// Its digest, where a layout has several.
     pub digest: Option<Digest>,
 }
 
@@ -122,8 +117,8 @@ impl Location {
         if text.starts_with("target:") {
             return Err(Error::input("`target:` contexts belong to bake files").hint("a stage of this Dockerfile can be named as it is"));
         }
-        match ImageFile::parse(text)? {
-            Some(file) => Ok(Self::ImageFile(file)),
+        match PlacedImage::parse(text)? {
+            Some(image) => Ok(Self::Placed(image)),
             None => Self::of_context(text),
         }
     }
@@ -157,7 +152,7 @@ impl Location {
                 git::checkout(store, client, &request, sink).map(|found| Opened::Tree(Tree::Layer(found.layer)))
             }
             Self::Image(name) => Err(Error::input(format!("{} is an image, not a tree of files", quote(name)))),
-            Self::ImageFile(file) => Err(Error::input(format!("{} is an image, not a tree of files", quote_path(&file.path)))),
+            Self::Placed(image) => Err(Error::input(format!("{} is an image, not a tree of files", quote(image.place.to_string())))),
         }
     }
 }
@@ -213,37 +208,25 @@ impl Tree {
     }
 }
 
-impl ImageFile {
-    /// Reads `oci-layout://DIR[:TAG][@DIGEST]` (buildx), `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`, `docker-archive:FILE[:NAME]` (skopeo); `None`
-    /// for anything else.
+impl PlacedImage {
+    /// Reads `oci-layout://DIR[:TAG][@DIGEST]` (buildx) and places as commands take them (see [`Place`]); `None` for an image's name.
     pub fn parse(text: &str) -> Result<Option<Self>> {
-        if let Some(rest) = text.strip_prefix("oci-layout://") {
-            let (rest, digest) = match rest.split_once('@') {
-                Some((rest, digest)) => (rest, Some(digest.parse()?)),
-                None => (rest, None),
-            };
-            let (path, name) = match rest.rsplit_once(':') {
-                Some((path, name)) if !name.contains('/') => (path, Some(name)),
-                _ => (rest, None),
-            };
-            return Self::checked(text, Form::Layout, path, name, digest).map(Some);
-        }
-        let Some((transport, rest)) = text.split_once(':') else { return Ok(None) };
-        let form = match transport {
-            "oci" if !rest.starts_with("//") => Form::Layout,
-            "oci-archive" => Form::Archive,
-            "docker-archive" => Form::DockerArchive,
-            _ => return Ok(None),
+        let Some(rest) = text.strip_prefix("oci-layout://") else {
+            return Ok(Place::of_source(text)?.map(|place| Self { place, digest: None }));
         };
-        let (path, name) = rest.split_once(':').map_or((rest, None), |(path, name)| (path, Some(name)));
-        Self::checked(text, form, path, name, None).map(Some)
-    }
-
-    fn checked(text: &str, form: Form, path: &str, name: Option<&str>, digest: Option<Digest>) -> Result<Self> {
+        let (rest, digest) = match rest.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest.parse()?)),
+            None => (rest, None),
+        };
+        let (path, name) = match rest.rsplit_once(':') {
+            Some((path, name)) if !name.contains('/') => (path, Some(name)),
+            _ => (rest, None),
+        };
         if path.is_empty() {
             return Err(Error::input(format!("{} names no file", quote(text))));
         }
-        Ok(Self { form, path: path.into(), name: name.filter(|name| !name.is_empty()).map(str::to_owned), digest })
+        let name = name.filter(|name| !name.is_empty()).map(str::to_owned);
+        Ok(Some(Self { place: Place::OciLayout { directory: path.into(), name }, digest }))
     }
 }
 
@@ -272,24 +255,22 @@ mod tests {
 
     #[test]
     fn reads_image_files() {
-        let file =
-            |form, path: &str, name: Option<&str>| Some(ImageFile { form, path: path.into(), name: name.map(str::to_owned), digest: None });
         let digest = Digest::of("x");
+        let layout = |directory: &str, name: Option<&str>| Place::OciLayout { directory: directory.into(), name: name.map(str::to_owned) };
         for (text, expected) in [
-            ("oci-layout:///d/x", file(Form::Layout, "/d/x", None)),
-            ("oci-layout://./x:v1", file(Form::Layout, "./x", Some("v1"))),
-            ("oci:x:a/b:1", file(Form::Layout, "x", Some("a/b:1"))),
-            ("oci-archive:x.tar", file(Form::Archive, "x.tar", None)),
-            ("docker-archive:x.tar:debian", file(Form::DockerArchive, "x.tar", Some("debian"))),
-            ("oci://host/name", None),
+            ("oci-layout:///d/x", Some(layout("/d/x", None))),
+            ("oci-layout://./x:v1", Some(layout("./x", Some("v1")))),
+            ("oci:x:a/b:1", Some(layout("x", Some("a/b:1")))),
+            ("oci-archive:x.tar", Some(Place::OciArchive { file: "x.tar".into(), name: None })),
+            ("docker:dind", None),
             ("debian:12", None),
             ("debian", None),
         ] {
-            assert_eq!(ImageFile::parse(text).unwrap(), expected, "{text}");
+            assert_eq!(PlacedImage::parse(text).unwrap().map(|image| image.place), expected, "{text}");
         }
-        let pinned = ImageFile::parse(&format!("oci-layout://x:v1@{digest}")).unwrap().unwrap();
-        assert_eq!((pinned.digest, pinned.name.as_deref()), (Some(digest), Some("v1")));
-        assert!(ImageFile::parse("oci:").is_err() && ImageFile::parse("oci-layout://x@nonsense").is_err());
+        let pinned = PlacedImage::parse(&format!("oci-layout://x:v1@{digest}")).unwrap().unwrap();
+        assert_eq!((pinned.digest, pinned.place), (Some(digest), layout("x", Some("v1"))));
+        assert!(PlacedImage::parse("oci:").is_err() && PlacedImage::parse("oci-layout://x@nonsense").is_err());
     }
 
     #[test]

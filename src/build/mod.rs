@@ -5,6 +5,7 @@
 mod archive;
 mod base;
 mod cache;
+mod changes;
 pub mod check;
 mod chmod;
 mod config_step;
@@ -51,11 +52,12 @@ use crate::store::{Store, WorkspaceKind};
 use crate::transfer::{self, MadeStep};
 
 pub use cache::{Caches, Inline};
+pub use changes::apply_changes;
 pub use context::{ignore_file, ignore_in, read_text};
 pub use explain::Explain;
 pub use fakeroot::{choose as choose_fakeroot, lacks_program};
 pub use image::{Additions, Annotation, Layers};
-pub use location::{Fetcher, ImageFile, Location, Opened, Tree, context_name, named_contexts, open_stream};
+pub use location::{Fetcher, Location, Opened, PlacedImage, Tree, context_name, named_contexts, open_stream};
 pub use passwd::{Accounts, Identity};
 pub use remote::is_web;
 pub use run::{emulation, file as file_mount};

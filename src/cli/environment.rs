@@ -24,6 +24,11 @@ impl Environment {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// A variable, also an empty one: an empty password is a password.
+    pub fn password(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
     /// The storage directory: option, `$ROOTLING_STORAGE`, `/var/tmp/$USER.rootling`; always absolute.
     pub fn storage(&self) -> Result<PathBuf> {
         let chosen = self.storage.clone().or_else(|| self.variable("ROOTLING_STORAGE").map(PathBuf::from));
@@ -85,6 +90,13 @@ impl Environment {
     pub fn configuration(&self) -> Option<PathBuf> {
         let base = self.variable("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
         Some(base.or_else(|| Some(self.home()?.join(".config")))?.join("rootling"))
+    }
+
+    /// `$DOCKER_HOST`, if it names a socket, else docker's own default.
+    pub fn docker_socket(&self) -> PathBuf {
+        // Of another kind of address only who really wants the engine learns that it can't be reached: the path does not exist.
+        let host = self.variable("DOCKER_HOST").unwrap_or("unix:///var/run/docker.sock");
+        host.strip_prefix("unix://").unwrap_or(host).into()
     }
 
     /// `$HOME`.

@@ -7,14 +7,20 @@ mod bind;
 mod build;
 mod cache;
 mod completion;
+mod convert;
+mod describe;
 mod environment;
 mod export;
 mod fakeroot;
+mod filter;
 mod history;
 mod images;
 mod import;
 mod info;
 mod inspect;
+mod key;
+mod load;
+mod manifest;
 mod path;
 mod prune;
 mod pull;
@@ -22,7 +28,11 @@ mod push;
 pub mod render;
 mod rm;
 mod run;
+mod save;
+mod sbom;
+mod separated;
 mod tag;
+mod template;
 mod timeline;
 mod version;
 
@@ -54,6 +64,13 @@ enum Command {
     Pull(pull::Arguments),
     /// Send an image to a registry, an archive, a layout, or a program of this machine
     Push(push::Arguments),
+    /// Copy an image from any place to any place
+    #[command(visible_alias = "copy")]
+    Convert(Box<convert::Arguments>),
+    /// Write images to an archive
+    Save(save::Arguments),
+    /// Take images from an archive
+    Load(load::Arguments),
     /// Make an image of a rootfs tarball, a directory, or programs of this machine
     Import(import::Arguments),
     /// Run a command in an image
@@ -72,10 +89,16 @@ enum Command {
     /// Remove images
     #[command(visible_aliases = ["rmi", "delete"])]
     Rm(rm::Arguments),
+    /// Make, change, show and send lists of images for several platforms
+    Manifest(Box<manifest::Arguments>),
     /// List what is kept for later builds: cache mounts and the results of steps
     Cache(cache::Arguments),
     /// Remove what no image needs
     Prune(prune::Arguments),
+    /// Show what is in an image, as an SPDX document
+    Sbom(sbom::Arguments),
+    /// Make keys to sign with
+    Key(key::Arguments),
     /// Print a directory with an image's root file system, for ch-run, bwrap or chroot
     Path(path::Arguments),
     /// Print the storage directory
@@ -125,6 +148,9 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
         Command::Run(arguments) => return run::execute(*arguments, environment),
         Command::Pull(arguments) => pull::execute(&arguments, environment)?,
         Command::Push(arguments) => push::execute(&arguments, environment)?,
+        Command::Convert(arguments) => convert::execute(&arguments, environment)?,
+        Command::Save(arguments) => save::execute(&arguments, environment)?,
+        Command::Load(arguments) => load::execute(&arguments, environment)?,
         Command::Import(arguments) => import::execute(&arguments, environment)?,
         Command::Export(arguments) => export::execute(&arguments, environment)?,
         Command::Images(arguments) => images::execute(&arguments, environment)?,
@@ -132,8 +158,11 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
         Command::History(arguments) => history::execute(&arguments, environment)?,
         Command::Tag(arguments) => tag::execute(&arguments, environment)?,
         Command::Rm(arguments) => rm::execute(&arguments, environment)?,
+        Command::Manifest(arguments) => manifest::execute(&arguments, environment)?,
         Command::Cache(arguments) => cache::execute(&arguments, environment)?,
         Command::Prune(arguments) => prune::execute(&arguments, environment)?,
+        Command::Sbom(arguments) => sbom::execute(&arguments, environment)?,
+        Command::Key(arguments) => key::execute(&arguments, environment)?,
         Command::Path(arguments) => path::execute(&arguments, environment)?,
         Command::StoragePath => render::result(&environment.storage()?.display().to_string()),
         Command::Info(arguments) => info::execute(&arguments, environment)?,

@@ -5,19 +5,26 @@ use std::time::Duration;
 
 use super::environment::Environment;
 use super::render::{self, Printer, Progress};
-use crate::error::Result;
-use crate::oci::{Platform, Reference};
+use crate::error::{Error, Result, quote};
+use crate::oci::Platform;
 use crate::transfer::git::GitSettings;
-use crate::transfer::{self, Client, ClientSettings, PullOptions};
+use crate::transfer::read::Platforms;
+use crate::transfer::{self, Client, ClientSettings, Means, Place, PullOptions, Source, TrustSettings};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Image to pull
+    /// Image to pull: its name, or a place such as docker://REF, oci-archive:FILE[:REF], docker-daemon:REF, podman:REF
     #[arg(value_name = "REFERENCE")]
-    reference: Reference,
+    image: String,
     /// Platform to pull [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+    /// Pull the images of all platforms, and what stands beside them
+    #[arg(long, conflicts_with = "platform")]
+    all_platforms: bool,
+    /// Take the image only if the owner of this public key has signed it for this name
+    #[arg(long, value_name = "KEYFILE")]
+    verify: Option<PathBuf>,
     /// Show nothing but the image ID
     #[arg(long, short)]
     quiet: bool,
@@ -29,7 +36,7 @@ pub struct Arguments {
 }
 
 /// How to speak with registries.
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub struct RegistryArguments {
     /// Require HTTPS with a known certificate [default: true, but for loopback addresses]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -43,6 +50,9 @@ pub struct RegistryArguments {
     /// Wait before the first new attempt, such as `2s`; doubles each time [default: 0.4 s]
     #[arg(long, value_name = "TIME", value_parser = pause)]
     retry_delay: Option<Duration>,
+    /// File that says whose images are taken [default: ~/.config/containers/policy.json, then /etc/containers/policy.json]
+    #[arg(long, value_name = "FILE")]
+    signature_policy: Option<PathBuf>,
 }
 
 /// A time with its unit, as docker and podman write it (Go's `time.ParseDuration`, one unit).
@@ -72,12 +82,14 @@ impl RegistryArguments {
             home: environment.home(),
             attempts: self.retry.map(|again| again.saturating_add(1)),
             first_delay: self.retry_delay,
+            docker_socket: environment.docker_socket(),
             git: GitSettings {
                 search_path: environment.variable("PATH").map(str::to_owned),
                 ssh_agent: environment.variable("SSH_AUTH_SOCK").map(str::to_owned),
                 proxies: environment.proxies().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
                 ca_file: ["GIT_SSL_CAINFO", "SSL_CERT_FILE"].iter().find_map(|name| environment.variable(name)).map(PathBuf::from),
             },
+            trust: TrustSettings { policy: self.signature_policy.clone(), key: None },
         })
     }
 
@@ -90,13 +102,31 @@ impl RegistryArguments {
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let printer = Printer::new(if arguments.quiet { Progress::Quiet } else { arguments.progress });
     let store = environment.store()?;
-    let client = arguments.registry.client(environment);
+    let client = arguments.registry.client(environment).with_key(arguments.verify.clone());
     let options = arguments.registry.pull_options(arguments.platform.as_ref());
-    let record = transfer::pull(&store, &client, &arguments.reference, &options, &printer)?;
-    if arguments.quiet {
-        render::result(&record.config.to_string());
-    } else {
-        render::note(&format!("pulled {} {}", arguments.reference.familiar(), record.config.short()));
+    let pull = if arguments.all_platforms { transfer::pull_all } else { transfer::pull };
+    let records = match Place::of_source(&arguments.image)? {
+        None => vec![pull(&store, &client, &arguments.image.parse()?, &options, &printer)?],
+        Some(Place::Registry { reference, .. }) => vec![pull(&store, &client, &reference, &options, &printer)?],
+        Some(place) => {
+            let platforms = if arguments.all_platforms { Platforms::All } else { Platforms::One(options.platform) };
+            let means = Means { store: &store, client: &client, sink: &printer };
+            let brought = transfer::bring(&means, &Source { place: &place, digest: None, platforms: &platforms })?;
+            if brought.names.is_empty() {
+                return Err(Error::input(format!("{} has no name to keep it by", quote(place.to_string())))
+                    .hint(format!("give it one: `rootling convert {} NAME`", arguments.image)));
+            }
+            brought.names.iter().map(|name| brought.put(&store, name)).collect::<Result<_>>()?
+        }
+    };
+    for record in records {
+        if arguments.quiet {
+            render::result(&record.config.to_string());
+        } else {
+            let platforms: Vec<String> = record.members().iter().map(|member| member.platform.to_string()).collect();
+            let all = if arguments.all_platforms { format!(" for {}", platforms.join(", ")) } else { String::new() };
+            render::note(&format!("pulled {} {}{all}", record.reference.familiar(), record.config.short()));
+        }
     }
     Ok(())
 }

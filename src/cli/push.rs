@@ -3,14 +3,16 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use super::build::docker_socket;
 use super::environment::Environment;
+use super::key;
 use super::pull::RegistryArguments;
 use super::render::{self, Printer, Progress};
 use crate::error::{Error, Result, quote};
-use crate::oci::Reference;
+use crate::oci::{Platform, Reference};
 use crate::rootfs::compress::Compression;
-use crate::transfer::{self, Documents, Job, Packing, Place, Repack, Shape, Subject};
+use crate::rootfs::squashfs::Coding;
+use crate::transfer::{self, Documents, Job, Outgoing, Packing, Place, Repack, Shape, Subject};
+use crate::trust::PrivateKey;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -21,18 +23,20 @@ pub struct Arguments {
     /// docker-daemon:REF, isulad:REF, tar:FILE, local:DIR, squashfs:FILE [default: the image's name]
     #[arg(value_name = "DEST")]
     destination: Option<String>,
-    /// Whose documents to send [default: those the image has]
-    #[arg(long, short, value_enum)]
-    format: Option<FormatArgument>,
-    /// How to compress layers that were made here: gzip, zstd, none
-    #[arg(long, value_name = "FORMAT")]
-    compression_format: Option<String>,
-    /// Level, as the compressor counts
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    compression_level: Option<i32>,
-    /// Compress all layers anew
-    #[arg(long)]
-    force_compression: bool,
+    /// Push the images of all platforms under their index, or fail if one is not here [default: so if all are here, else this machine's]
+    #[arg(long, conflicts_with = "platform")]
+    all_platforms: bool,
+    /// Push the image of one platform
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    #[command(flatten)]
+    shape: ShapeArguments,
+    /// Sign what was pushed by this private key, as cosign does; a password comes from $COSIGN_PASSWORD or the terminal
+    #[arg(long, value_name = "KEYFILE", alias = "sign-by-sigstore-private-key")]
+    sign: Option<PathBuf>,
+    /// File with the key's password
+    #[arg(long, value_name = "FILE", requires = "sign")]
+    sign_passphrase_file: Option<PathBuf>,
     /// Write the digest of what was pushed to a file
     #[arg(long, value_name = "FILE")]
     digestfile: Option<PathBuf>,
@@ -46,6 +50,44 @@ pub struct Arguments {
     registry: RegistryArguments,
 }
 
+/// The form in which an image leaves.
+#[derive(clap::Args)]
+pub struct ShapeArguments {
+    /// Whose documents to send [default: those the image has]
+    #[arg(long, short, value_enum)]
+    format: Option<FormatArgument>,
+    /// How to compress layers that were made here: gzip, zstd, none; for a squashfs image zstd, gzip, xz, none
+    #[arg(long, value_name = "FORMAT")]
+    compression_format: Option<String>,
+    /// Level, as the compressor counts
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    compression_level: Option<i32>,
+    /// Compress all layers anew
+    #[arg(long)]
+    force_compression: bool,
+}
+
+impl ShapeArguments {
+    /// The form, in which an image goes to a place.
+    pub fn shape(&self, place: &Place) -> Result<Shape> {
+        let (word, level) = (self.compression_format.as_deref(), self.compression_level);
+        if matches!(place, Place::Squashfs(_)) {
+            return Ok(Shape { file: Some(squashfs_packing(word, level)?), ..Shape::default() });
+        }
+        let packing = packing(word, level)?;
+        let repack = if self.force_compression { Repack::All } else { Repack::New };
+        Ok(Shape { documents: self.documents(), packing, repack, ..Shape::default() })
+    }
+
+    fn documents(&self) -> Documents {
+        match self.format {
+            Some(FormatArgument::Oci) => Documents::Oci,
+            Some(FormatArgument::Docker) => Documents::Docker,
+            None => Documents::Same,
+        }
+    }
+}
+
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum FormatArgument {
     Oci,
@@ -56,14 +98,10 @@ enum FormatArgument {
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let printer = Printer::new(if arguments.quiet { Progress::Quiet } else { arguments.progress });
     let store = environment.store()?;
-    let record = store.find_image(&arguments.image)?;
-    let documents = match arguments.format {
-        Some(FormatArgument::Oci) => Documents::Oci,
-        Some(FormatArgument::Docker) => Documents::Docker,
-        None => Documents::Same,
-    };
+    let record = store.find_platform(&arguments.image, arguments.platform.as_ref())?;
+    let documents = arguments.shape.documents();
     let place = match &arguments.destination {
-        Some(text) if Place::is_spelled(text) => match (text.parse()?, arguments.format) {
+        Some(text) if Place::is_spelled(text) => match (text.parse()?, arguments.shape.format) {
             // The option says it more plainly than the spelling.
             (Place::Registry { reference, .. }, Some(_)) => Place::Registry { reference, documents },
             (place, _) => place,
@@ -76,15 +114,21 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     {
         return Err(Error::input("the image has no name to push it to").hint("say where to: `rootling push IMAGE HOST/NAME:TAG`"));
     }
-    let packing = packing(arguments.compression_format.as_deref(), arguments.compression_level)?;
-    let repack = if arguments.force_compression { Repack::All } else { Repack::New };
-    let shape = Shape { documents, packing, repack, ..Shape::default() };
+    let signer = signer(arguments, &place, environment)?;
+    let shape = arguments.shape.shape(&place)?;
     let names: Vec<Reference> = Some(record.reference.clone()).into_iter().filter(|name| !crate::build::is_unnamed(name)).collect();
     let client = arguments.registry.client(environment);
-    let docker = docker_socket(environment)?;
-    let subject = Subject::of(&store, &record)?;
-    let job = Job { store: &store, client: &client, subject: &subject, names: &names, shape: &shape, docker: &docker, sink: &printer };
+    let subject = match (&arguments.platform, arguments.all_platforms) {
+        (Some(_), _) => Subject::image(&record),
+        (None, true) => Subject::all(&store, &record)?,
+        (None, false) => Subject::of(&store, &record)?,
+    };
+    let images = [Outgoing { subject: &subject, names: &names }];
+    let job = Job { store: &store, client: &client, images: &images, shape: &shape, sink: &printer };
     let descriptor = transfer::write(&job, &place, &mut std::io::stdout().lock())?;
+    if let (Some(key), Place::Registry { reference, .. }) = (&signer, &place) {
+        transfer::sign(&client, reference, &descriptor, key)?;
+    }
     if let Some(path) = &arguments.digestfile {
         let mut file = std::fs::File::create(path).map_err(|e| Error::io("create", path, e))?;
         file.write_all(descriptor.digest.to_string().as_bytes()).map_err(|e| Error::io("write", path, e))?;
@@ -92,9 +136,21 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     if arguments.quiet {
         render::result(&descriptor.digest.to_string());
     } else {
-        render::note(&format!("pushed {place} {}", descriptor.digest.short()));
+        let signed = if signer.is_some() { " and signed it" } else { "" };
+        render::note(&format!("pushed {place} {}{signed}", descriptor.digest.short()));
     }
     Ok(())
+}
+
+/// The key to sign with; read before anything is sent.
+fn signer(arguments: &Arguments, place: &Place, environment: &Environment) -> Result<Option<PrivateKey>> {
+    let Some(file) = &arguments.sign else { return Ok(None) };
+    if !matches!(place, Place::Registry { .. }) {
+        return Err(Error::input(format!("can't sign what goes to {}", quote(place.to_string())))
+            .cause("signatures are kept in registries")
+            .hint("push to a registry, or leave out `--sign`"));
+    }
+    key::read(file, arguments.sign_passphrase_file.as_deref(), environment).map(Some)
 }
 
 /// A compression by the names buildx and podman give it.
@@ -115,4 +171,19 @@ pub fn packing(word: Option<&str>, level: Option<i32>) -> Result<Packing> {
         ))),
         level => Ok(Packing { compression, level }),
     }
+}
+
+/// The same for a squashfs image, which has zstd unless told otherwise.
+pub fn squashfs_packing(word: Option<&str>, level: Option<i32>) -> Result<Packing> {
+    let compression = match word.unwrap_or("zstd") {
+        "zstd" => Compression::Zstd,
+        "gzip" => Compression::Gzip,
+        "xz" => Compression::Xz,
+        "none" | "uncompressed" => Compression::None,
+        other => {
+            return Err(Error::input(format!("squashfs images can't be compressed by {}", quote(other))).hint("use zstd, gzip, xz or none"));
+        }
+    };
+    Coding::new(compression, level)?;
+    Ok(Packing { compression, level })
 }

@@ -32,7 +32,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let store = environment.store()?;
     let image = store.find_image(&arguments.image)?;
     for name in &arguments.names {
-        store.put_image(name, &image.manifest, image.index.as_ref())?;
+        store.name_again(&image, name)?;
     }
     Ok(())
 }

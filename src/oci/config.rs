@@ -159,7 +159,13 @@ impl ImageConfig {
 
     /// The platform it says it is for.
     pub fn platform(&self) -> Platform {
-        Platform { architecture: self.architecture.clone(), os: self.os.clone(), variant: self.variant.clone(), os_version: None }
+        let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let features = self.other.get("os.features").and_then(Value::as_array);
+        Platform {
+            os_version: self.other.get("os.version").and_then(text),
+            os_features: features.into_iter().flatten().filter_map(text).collect(),
+            ..Platform::new(&self.os, &self.architecture, self.variant.clone())
+        }
     }
 
     /// The bytes that are digested and stored: compact JSON, fixed order.

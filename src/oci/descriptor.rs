@@ -33,4 +33,9 @@ impl Descriptor {
     pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
         Self { media_type: media_type.into(), digest, size, platform: None, annotations: BTreeMap::new(), other: BTreeMap::new() }
     }
+
+    /// Whether an index has it beside its images to say something of them (BuildKit, docs/attestations/attestation-storage.md).
+    pub fn is_attestation(&self) -> bool {
+        self.platform.as_ref().is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown")
+    }
 }

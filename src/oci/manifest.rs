@@ -104,6 +104,38 @@ impl Index {
     }
 }
 
+/// What a document of any kind names: a manifest, an index, an artifact, or something of a later version.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Links {
+    /// Other documents.
+    #[serde(default)]
+    pub manifests: Vec<Descriptor>,
+    #[serde(default)]
+    config: Option<Descriptor>,
+    #[serde(default)]
+    layers: Vec<Descriptor>,
+    #[serde(default)]
+    blobs: Vec<Descriptor>,
+}
+
+impl Links {
+    /// Reads what a document names.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        serde_json::from_slice(bytes).map_err(|e| Error::with_kind(Kind::Corrupt, "not a manifest of any kind").cause(e))
+    }
+
+    /// The blobs that belong to it and that a registry may hold, each once.
+    pub fn blobs(&self) -> Vec<Descriptor> {
+        let mut blobs: Vec<Descriptor> = Vec::new();
+        for blob in self.config.iter().chain(&self.layers).chain(&self.blobs) {
+            if media_type::is_distributable(&blob.media_type) && blobs.iter().all(|other| other.digest != blob.digest) {
+                blobs.push(blob.clone());
+            }
+        }
+        blobs
+    }
+}
+
 /// What a manifest URL can answer with.
 // There is one at a time.
 #[allow(clippy::large_enum_variant)]
@@ -116,6 +148,21 @@ pub enum ManifestOrIndex {
 }
 
 impl ManifestOrIndex {
+    /// The image that a member of an index is, if it is one to unpack.
+    ///
+    /// It is not where the index says `unknown/unknown` (BuildKit's attestations, whose config looks like an image's), where the config is
+    /// of another kind (charts, models, signatures), or where a layer can't be had or read (Windows bases, encrypted ones).
+    pub fn image_of(&self, member: &Descriptor) -> Option<&Manifest> {
+        let Self::Manifest(manifest) = self else { return None };
+        let unknown = member.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
+        let config = matches!(manifest.config.media_type.as_str(), media_type::OCI_CONFIG | media_type::DOCKER_CONFIG);
+        let readable = |layer: &Descriptor| {
+            let kind = layer.media_type.as_str();
+            media_type::is_layer(kind) && media_type::is_distributable(kind) && !kind.ends_with("+encrypted")
+        };
+        (!unknown && config && manifest.layers.iter().all(readable)).then_some(manifest)
+    }
+
     /// Reads either. `content_type` (the HTTP header, or a descriptor's media type) is only trusted where the JSON does not say.
     ///
     /// Errors: not JSON, schema 1, neither form, or a document that is both at once (CVE-2021-41190).
@@ -155,6 +202,26 @@ mod tests {
         let manifest =
             Manifest::oci(Descriptor::new(media_type::OCI_CONFIG, d, 1), vec![Descriptor::new(media_type::OCI_LAYER_GZIP, d, 2)]);
         assert_eq!(ManifestOrIndex::parse(&manifest.to_bytes(), None).unwrap(), ManifestOrIndex::Manifest(manifest));
+    }
+
+    #[test]
+    fn tells_images_from_what_stands_beside_them() {
+        let d = Digest::of("x");
+        let linux = Some(Platform::linux("arm64", None));
+        let unknown = Some(Platform::new("unknown", "unknown", None));
+        for (platform, config, layer, expected) in [
+            (linux.clone(), media_type::OCI_CONFIG, media_type::OCI_LAYER_ZSTD, true),
+            (None, media_type::DOCKER_CONFIG, media_type::DOCKER_LAYER_GZIP, true),
+            (unknown, media_type::OCI_CONFIG, "application/vnd.in-toto+json", false),
+            (linux.clone(), media_type::OCI_CONFIG, "application/vnd.in-toto+json", false),
+            (linux.clone(), "application/vnd.oci.empty.v1+json", media_type::OCI_LAYER, false),
+            (linux.clone(), media_type::DOCKER_CONFIG, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", false),
+            (linux, media_type::OCI_CONFIG, "application/vnd.oci.image.layer.v1.tar+encrypted", false),
+        ] {
+            let manifest = Manifest::oci(Descriptor::new(config, d, 1), vec![Descriptor::new(layer, d, 2)]);
+            let member = Descriptor { platform, ..Descriptor::new(media_type::OCI_MANIFEST, d, 1) };
+            assert_eq!(ManifestOrIndex::Manifest(manifest).image_of(&member).is_some(), expected, "{config} {layer}");
+        }
     }
 
     #[test]

@@ -31,6 +31,11 @@ pub fn is_index(media_type: &str) -> bool {
     matches!(media_type, OCI_INDEX | DOCKER_INDEX)
 }
 
+/// Whether a registry may hold such a blob; others are fetched from where their descriptor's `urls` say (layer.md, Docker's Windows bases).
+pub fn is_distributable(media_type: &str) -> bool {
+    !media_type.contains(".nondistributable.") && !media_type.contains(".foreign.")
+}
+
 /// Whether the type names a layer that is a tar, whatever its compression; compression is told by content.
 pub fn is_layer(media_type: &str) -> bool {
     media_type.starts_with("application/vnd.oci.image.layer.") || media_type.starts_with("application/vnd.docker.image.rootfs.")

@@ -17,7 +17,7 @@ pub use config::{Config, Healthcheck, History, ImageConfig, RootFs};
 pub use descriptor::Descriptor;
 pub use digest::{ChainId, DiffId, Digest, Hasher};
 pub use image_path::ImagePath;
-pub use manifest::{Index, Manifest, ManifestOrIndex};
+pub use manifest::{Index, Links, Manifest, ManifestOrIndex};
 pub use percent::percent_decoded;
 pub use platform::Platform;
 pub use reference::{CanonicalReference, Reference};

@@ -24,12 +24,24 @@ pub struct Platform {
     /// Only Windows images have one.
     #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
+    /// `win32k` and the like; Windows again.
+    #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
+    pub os_features: Vec<String>,
+    /// CPU features, as Docker's manifest lists name them; the image-spec reserves the field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
 }
 
 impl Platform {
+    /// A platform without the fields that only Windows images have.
+    pub fn new(os: &str, architecture: &str, variant: Option<String>) -> Self {
+        let (os, architecture) = (os.into(), architecture.into());
+        Self { architecture, os, variant, os_version: None, os_features: Vec::new(), features: Vec::new() }
+    }
+
     /// A Linux platform.
     pub fn linux(architecture: &str, variant: Option<&str>) -> Self {
-        Self { architecture: architecture.into(), os: "linux".into(), variant: variant.map(Into::into), os_version: None }
+        Self::new("linux", architecture, variant.map(Into::into))
     }
 
     /// The platform of this program.
@@ -117,7 +129,7 @@ impl FromStr for Platform {
         };
         let variant = variant.map(str::to_lowercase).or(implied.map(str::to_owned));
         let variant = variant.filter(|v| !(architecture == "arm64" && v == "v8" || architecture == "amd64" && v == "v1"));
-        Ok(Self { architecture: architecture.into(), os: os.to_lowercase(), variant, os_version: None })
+        Ok(Self::new(&os.to_lowercase(), architecture, variant))
     }
 }
 

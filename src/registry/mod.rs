@@ -29,6 +29,7 @@ mod redirect;
 mod registries_conf;
 mod retry;
 mod settings;
+mod tags;
 mod token;
 mod transport;
 mod upload;

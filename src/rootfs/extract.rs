@@ -1,7 +1,8 @@
 //! A view as plain files in a user's directory: true modes, times, links and what attributes the user may set.
 //!
-//! Not a layer and not a tree of the storage directory: what one user can't have (owners, device nodes, capabilities) is lost here, unless
-//! that user is root. Existing files are replaced, existing directories kept as they are with what else they hold; where a file or link is
+//! Not a layer and not a tree of the storage directory: modes are native, and device nodes are left out unless the user is root. Owners and
+//! capabilities that one user can't give are kept beside in attributes, as layers keep them, so that an image made of the directory has
+//! them again; symlinks and FIFOs, which hold no attributes, lose theirs. Existing files are replaced, existing directories kept as they are with what else they hold; where a file or link is
 //! in the way of a directory, or the other way round, it ends. No symlink in the directory is followed.
 
 use std::collections::HashMap;
@@ -10,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use super::meta::{Kind, Meta};
+use super::meta::{Kind, Meta, OVERRIDE_XATTR, host_xattr_name};
 use super::view::{Node, View};
 use crate::error::{Error, IoContext, Result, from_io, quote};
 use crate::oci::ImagePath;
@@ -22,8 +23,17 @@ use crate::sys::fs::xattr::{self, Target};
 /// A file's name until it is whole.
 const UNFINISHED: &str = ".rootling-unfinished";
 
+/// Whose the directory itself is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Top {
+    /// It was made for this, and gets the root directory's attributes. The user may always write to it and remove it.
+    New,
+    /// It stays as it is.
+    Theirs,
+}
+
 /// Writes everything a view shows into a directory; returns how many device nodes could not be made.
-pub fn extract(view: &View, directory: &Path) -> Result<u64> {
+pub fn extract(view: &View, directory: &Path, top: Top) -> Result<u64> {
     let root = fs::open_root(directory).doing("open", directory)?;
     let root_user = rustix::process::geteuid().is_root();
     let mut extract =
@@ -32,6 +42,13 @@ pub fn extract(view: &View, directory: &Path) -> Result<u64> {
         extract.node(node).map_err(|e| e.context(format!("can't write {}", quote(node.path.to_string()))))
     })?;
     extract.close_down_to(&[])?;
+    if top == Top::New
+        && let Some(node) = view.lookup(&ImagePath::root())?
+    {
+        let finished = extract.finish(extract.root.as_fd(), &node.meta);
+        let finished = finished.and_then(|()| fs::set_mode(&extract.root, node.meta.mode | 0o700));
+        finished.doing("finish", directory)?;
+    }
     Ok(extract.left_out)
 }
 
@@ -170,12 +187,24 @@ impl Extract<'_> {
             let (uid, gid) = (rustix::fs::Uid::from_raw(meta.uid), rustix::fs::Gid::from_raw(meta.gid));
             rustix::fs::fchown(fd, Some(uid), Some(gid))?;
         }
+        // Some file systems have no attributes at all.
+        let set = |name: &[u8], value: &[u8]| match xattr::set(Target::Fd(fd), name, value) {
+            Err(e) if xattr::is_unsupported(&e) => Ok(true),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => Ok(false),
+            outcome => outcome.map(|()| true),
+        };
         for (name, value) in &meta.xattrs {
-            match xattr::set(Target::Fd(fd), name, value) {
-                // Capabilities and the like are root's; some file systems have no attributes at all.
-                Err(e) if xattr::is_unsupported(&e) || matches!(e.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {}
-                outcome => outcome?,
+            // Capabilities and the like are root's.
+            if !set(name, value)?
+                && let Some(kept) = host_xattr_name(name)
+            {
+                set(&kept, value)?;
             }
+        }
+        if !self.as_root
+            && let Some(over) = meta.needed_override()
+        {
+            set(OVERRIDE_XATTR.as_bytes(), over.to_string().as_bytes())?;
         }
         fs::set_mode(fd, meta.mode)?;
         fs::set_mtime(fd, mtime(meta))

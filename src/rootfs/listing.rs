@@ -33,6 +33,18 @@ enum Entry {
     Link(ImagePath),
 }
 
+/// The name of an archive's first member; its directories' own `./` does not count.
+pub fn first_member(archive: impl BufRead) -> Result<Option<ImagePath>> {
+    let mut archive = Archive::new(archive);
+    while let Some(header) = archive.next_entry()? {
+        let path = ImagePath::clean(&header.name);
+        if !path.is_root() {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
 impl Listing {
     /// Lists an uncompressed archive, reading it once. Of two members of one name the later counts.
     pub fn of(archive: &File) -> Result<Self> {

@@ -27,6 +27,7 @@ pub mod record;
 pub mod scan;
 pub mod seal;
 pub mod snapshot;
+pub mod squashfs;
 pub mod tree;
 pub mod unpack;
 pub mod view;

@@ -33,7 +33,12 @@ pub struct Packed {
 ///
 /// Files are read on another thread while `out` is written on the calling one.
 pub fn pack_layer(layer: &LayerDir, out: impl Write) -> Result<Packed> {
-    piped(out, |tar| LayerPacker { layer, tar, first_names: HashMap::new() }.run())
+    piped(out, |tar| LayerPacker { layer, tar, first_names: HashMap::new(), deletions: Deletions::Told }.run())
+}
+
+/// Packs a layer that stands on nothing as a tree: the same, but where there is nothing to delete, no deletions are told.
+pub fn pack_lowest(layer: &LayerDir, out: impl Write) -> Result<Packed> {
+    piped(out, |tar| LayerPacker { layer, tar, first_names: HashMap::new(), deletions: Deletions::LeftOut }.run())
 }
 
 /// Packs what a view shows as one tree without whiteouts.
@@ -98,6 +103,13 @@ struct LayerPacker<'a> {
     layer: &'a LayerDir,
     tar: TarWriter,
     first_names: HashMap<(u64, u64), ImagePath>,
+    deletions: Deletions,
+}
+
+#[derive(PartialEq, Eq)]
+enum Deletions {
+    Told,
+    LeftOut,
 }
 
 impl LayerPacker<'_> {
@@ -157,6 +169,9 @@ impl LayerPacker<'_> {
     }
 
     fn whiteout(&mut self, dir: &ImagePath, hidden: &[u8]) -> Result<()> {
+        if self.deletions == Deletions::LeftOut {
+            return Ok(());
+        }
         let path = dir.child([b".wh.", hidden].concat());
         header(&mut self.tar, &path, &Meta::new(Kind::File, 0), &Body::Plain)
     }

@@ -154,7 +154,12 @@ impl View {
 
     /// Opens a file's content.
     pub fn open(&self, node: &Node) -> Result<File> {
-        fs::open_file(self.root(node.layer)?, node.path.as_relative()).map_err(|e| trouble("open", &node.path, e))
+        self.open_in(node.layer, &node.path)
+    }
+
+    /// The same for a file that is known to be the one seen at a physical path.
+    pub(super) fn open_in(&self, layer: usize, path: &ImagePath) -> Result<File> {
+        fs::open_file(self.root(layer)?, path.as_relative()).map_err(|e| trouble("open", path, e))
     }
 
     /// A symlink's target.

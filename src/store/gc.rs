@@ -21,7 +21,7 @@ use super::tree::chain_of;
 use super::unfinished::Unfinished;
 use super::{Store, layout, owner, record, step};
 use crate::error::{Error, IoContext, Result};
-use crate::oci::{ChainId, Descriptor, DiffId, Digest};
+use crate::oci::{ChainId, Descriptor, DiffId, Digest, Reference};
 
 /// Which cache entries survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,11 @@ impl PruneReport {
 impl Store {
     /// Removes what nothing needs. Runs beside builds, pulls and runs; may be killed at any moment.
     pub fn prune(&self, options: &PruneOptions) -> Result<PruneReport> {
+        self.prune_without(options, &BTreeSet::new())
+    }
+
+    /// The same as if these names were gone already: for estimates, which leave them alone.
+    pub fn prune_without(&self, options: &PruneOptions, gone: &BTreeSet<Reference>) -> Result<PruneReport> {
         let mut report = PruneReport::default();
         // First of all, since on a full disk it makes room for the rest.
         let swept = owner::sweep(self.layout(), self.inner.owner.name())?;
@@ -102,15 +107,15 @@ impl Store {
         self.check_locks(&collector, swept.alive)?;
 
         // A damaged image record must stop us before the first removal.
-        self.needed(options)?;
+        self.needed(options, gone)?;
         self.prune_steps(options, &mut report.steps)?;
-        let needed = self.needed(options)?;
+        let needed = self.needed(options, gone)?;
         let mut candidates: Vec<Candidate> = Vec::new();
         for kind in [Kind::Layer, Kind::Blob, Kind::Tree] {
             candidates.extend(self.things(kind)?.into_iter().filter(|c| !needed.has(c)));
         }
         report.in_use = claim(&self.inner.live, &collector, &mut candidates)?;
-        let needed = self.needed(options)?;
+        let needed = self.needed(options, gone)?;
         candidates.retain(|c| {
             let keep = needed.has(c);
             if keep {
@@ -139,11 +144,17 @@ impl Store {
     }
 
     /// What the records name.
-    fn needed(&self, options: &PruneOptions) -> Result<Needed> {
+    fn needed(&self, options: &PruneOptions, gone: &BTreeSet<Reference>) -> Result<Needed> {
         let mut needed = Needed::default();
         for (path, image) in self.image_records()? {
             let image = image.map_err(|e| e.context(format!("can't prune while {} can't be read", crate::error::quote_path(&path))))?;
+            if gone.contains(&image.reference) {
+                continue;
+            }
             needed.blobs.extend(&image.index);
+            for extra in &image.extras {
+                needed.blobs.extend(extra.blobs.iter().chain([&extra.manifest.digest]));
+            }
             for member in image.members() {
                 needed.blobs.extend(member.blobs.iter().chain([&member.manifest.digest, &member.config]));
                 if options.trees != Keep::Nothing {

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::index::Extra;
 use super::lease::Kind as Lease;
 use super::{Store, record};
 use crate::error::{Error, IoContext, Kind, Place, Result, nearest, quote};
@@ -16,7 +17,7 @@ use crate::event::Event;
 use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Manifest, ManifestOrIndex, Platform, Reference};
 
 /// Largest manifest or config that is read: registries accept manifests up to 4 MiB, configs are of that order.
-const LARGEST_DOCUMENT: u64 = 16 << 20;
+pub(super) const LARGEST_DOCUMENT: u64 = 16 << 20;
 
 /// What is known of an image under one name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +48,9 @@ pub struct ImageRecord {
     /// The index' images for other platforms, as far as they are here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Member>,
+    /// What the index has besides images, if it is here with everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extras: Vec<Extra>,
 }
 
 /// What is known of an image of an index besides the one the name alone means; fields as in [`ImageRecord`].
@@ -156,6 +160,7 @@ impl Store {
     /// [`Store::find_image`], and of the images of that name the one for a platform, if one is asked for.
     pub fn find_platform(&self, text: &str, platform: Option<&Platform>) -> Result<ImageRecord> {
         let record = self.find_image(text)?;
+        record.expect_image()?;
         let Some(platform) = platform else { return Ok(record) };
         record.for_platform(platform).ok_or_else(|| {
             let have: Vec<String> = record.members().iter().map(|member| member.platform.to_string()).collect();
@@ -168,6 +173,7 @@ impl Store {
 
     /// Reads an image's manifest and config.
     pub fn load_image(&self, record: &ImageRecord) -> Result<Image> {
+        record.expect_image()?;
         let (manifest, config) = self.documents(&record.manifest)?;
         Ok(Image { record: record.clone(), manifest, config })
     }
@@ -175,7 +181,7 @@ impl Store {
     /// An image whose manifest, config and layers are here, without naming it; nothing is written.
     pub fn unnamed_image(&self, reference: &Reference, manifest: &Descriptor) -> Result<Image> {
         let member = self.member(manifest)?;
-        self.load_image(&ImageRecord::new(reference.clone(), member, Vec::new(), None, 0))
+        self.load_image(&ImageRecord::new(reference.clone(), member, None))
     }
 
     /// Names an image whose manifest, config and layers are here; whatever had the name before loses it.
@@ -185,7 +191,7 @@ impl Store {
     /// Does nothing if the name says so already.
     pub fn put_image(&self, reference: &Reference, manifest: &Descriptor, index: Option<&Digest>) -> Result<ImageRecord> {
         let chosen = self.member(manifest)?;
-        let mut others = Vec::new();
+        let (mut others, mut extras) = (Vec::new(), Vec::new());
         if let Some(index) = index {
             self.has_blob(index)?;
             // A damaged record is replaced like any other.
@@ -195,38 +201,24 @@ impl Store {
                 others = old.members();
                 others.retain(|member| member.manifest.digest != chosen.manifest.digest);
                 others.retain(|member| self.member(&member.manifest).is_ok());
+                extras = old.extras;
+                let here = |digest: &Digest| self.has_blob(digest).is_ok_and(|size| size.is_some());
+                extras.retain(|extra| extra.blobs.iter().chain([&extra.manifest.digest]).all(here));
             }
         }
-        self.put_record(reference, chosen, others, index.copied())
+        self.put_record(ImageRecord::new(reference.clone(), chosen, index.copied()).with(others, extras))
     }
 
-    /// Names an index that is here with all its images. The name alone means the image that serves `preferred`, else the first.
-    ///
-    /// What holds for [`Store::put_image`] holds here too.
-    pub fn put_index(&self, reference: &Reference, index: &Descriptor, preferred: &Platform) -> Result<ImageRecord> {
-        let bytes = self.read_blob(&index.digest, LARGEST_DOCUMENT)?;
-        let ManifestOrIndex::Index(document) = ManifestOrIndex::parse(&bytes, Some(&index.media_type))? else {
-            return Err(Error::with_kind(Kind::Corrupt, format!("`{}` is an image manifest, not an index", index.digest)));
-        };
-        let mut members = document.manifests.iter().map(|manifest| self.member(manifest)).collect::<Result<Vec<_>>>()?;
-        let chosen = document.select(preferred).ok().map(|chosen| chosen.digest);
-        let at = members.iter().position(|member| Some(member.manifest.digest) == chosen).unwrap_or(0);
-        if members.is_empty() {
-            return Err(Error::input(format!("the index `{}` has no images", index.digest)));
-        }
-        let chosen = members.remove(at);
-        self.put_record(reference, chosen, members, Some(index.digest))
-    }
-
-    fn put_record(&self, reference: &Reference, chosen: Member, others: Vec<Member>, index: Option<Digest>) -> Result<ImageRecord> {
+    /// Writes a record, unless the name says so already.
+    pub(super) fn put_record(&self, record: ImageRecord) -> Result<ImageRecord> {
         let stored = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let record = ImageRecord::new(reference.clone(), chosen, others, index, stored);
-        if let Ok(Some(old)) = self.image(reference)
+        let record = ImageRecord { stored, ..record };
+        if let Ok(Some(old)) = self.image(&record.reference)
             && old == (ImageRecord { stored: old.stored, ..record.clone() })
         {
             return Ok(old);
         }
-        let path = self.layout().image(reference);
+        let path = self.layout().image(&record.reference);
         let mut unfinished = self.prepare_json(&record)?;
         self.made_something();
         let layers = record.others.iter().flat_map(|member| &member.layers).chain(&record.layers).copied().collect::<BTreeSet<_>>();
@@ -236,7 +228,7 @@ impl Store {
     }
 
     /// An image whose manifest, config and layers are here, leased.
-    fn member(&self, manifest: &Descriptor) -> Result<Member> {
+    pub(super) fn member(&self, manifest: &Descriptor) -> Result<Member> {
         let (document, config) = self.documents(manifest)?;
         for layer in &document.layers {
             self.inner.live.lease(Lease::Blob, &layer.digest)?;
@@ -245,7 +237,8 @@ impl Store {
         Ok(Member {
             manifest: Descriptor::new(&manifest.media_type, manifest.digest, manifest.size),
             config: document.config.digest,
-            platform: config.platform(),
+            // An index may know better than the config.
+            platform: manifest.platform.clone().unwrap_or_else(|| config.platform()),
             layers: config.rootfs.diff_ids.clone(),
             blobs: document.layers.iter().map(|layer| layer.digest).collect(),
             size: layers.iter().map(|layer| layer.size).sum(),
@@ -264,7 +257,8 @@ impl Store {
         }
     }
 
-    fn documents(&self, manifest: &Descriptor) -> Result<(Manifest, ImageConfig)> {
+    /// An image's manifest and config.
+    pub fn documents(&self, manifest: &Descriptor) -> Result<(Manifest, ImageConfig)> {
         let bytes = self.read_blob(&manifest.digest, LARGEST_DOCUMENT)?;
         let document = match ManifestOrIndex::parse(&bytes, Some(&manifest.media_type))? {
             ManifestOrIndex::Manifest(document) => document,
@@ -290,9 +284,16 @@ impl Store {
 }
 
 impl ImageRecord {
-    fn new(reference: Reference, chosen: Member, others: Vec<Member>, index: Option<Digest>, stored: u64) -> Self {
+    /// One image; not yet written.
+    pub(super) fn new(reference: Reference, chosen: Member, index: Option<Digest>) -> Self {
         let Member { manifest, config, platform, layers, blobs, size, created } = chosen;
-        Self { reference, manifest, index, config, platform, layers, blobs, size, created, stored, others }
+        let (others, extras) = (Vec::new(), Vec::new());
+        Self { reference, manifest, index, config, platform, layers, blobs, size, created, stored: 0, others, extras }
+    }
+
+    /// The same with what else the index has.
+    pub(super) fn with(self, others: Vec<Member>, extras: Vec<Extra>) -> Self {
+        Self { others, extras, ..self }
     }
 
     /// All images the name stands for, the one it means alone first.
@@ -312,7 +313,8 @@ impl ImageRecord {
         let best =
             members.iter().enumerate().rev().filter_map(|(at, member)| Some((serves(member)?, at))).max_by_key(|(score, _)| *score)?.1;
         let chosen = members.remove(best);
-        Some(Self::new(self.reference.clone(), chosen, members, self.index, self.stored))
+        let other = Self::new(self.reference.clone(), chosen, self.index).with(members, self.extras.clone());
+        Some(Self { stored: self.stored, ..other })
     }
 
     /// Whether a digest in a reference means this image: its manifest's, or that of the index it came from.

@@ -21,7 +21,7 @@ use super::Store;
 use super::owner::Process;
 use crate::error::{IoContext, Result, quote};
 use crate::event::{Event, Sink};
-use crate::oci::{ChainId, DiffId, Digest};
+use crate::oci::{ChainId, DiffId, Digest, Reference};
 
 /// Work that only one process should do at a time.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +34,8 @@ pub enum Work<'a> {
     Tree(&'a ChainId),
     /// Executing a build step, by its cache key.
     Step(&'a Digest),
+    /// Changing the list that has a name.
+    List(&'a Reference),
 }
 
 /// A held lock; given back when dropped.
@@ -50,11 +52,16 @@ const QUIET: Duration = Duration::from_secs(1);
 impl Store {
     /// Waits until no other process or thread does this work. Check afterwards whether it is still to be done.
     pub fn lock(&self, work: Work<'_>) -> Result<Lock> {
+        let name;
         let (kind, digest, what) = match work {
             Work::Blob(digest) => ("blob", digest, format!("blob {}", digest.short())),
             Work::Layer(diff_id) => ("layer", &diff_id.0, format!("layer {}", diff_id.0.short())),
             Work::Tree(chain) => ("tree", &chain.0, format!("tree {}", chain.0.short())),
             Work::Step(key) => ("step", key, format!("step {}", key.short())),
+            Work::List(reference) => {
+                name = Digest::of(reference.to_string());
+                ("list", &name, format!("manifest list {}", quote(reference.familiar())))
+            }
         };
         Lock::take(self.layout().lock(kind, digest), &what, self.sink())
     }

@@ -19,9 +19,11 @@ mod cache_mount;
 mod format;
 mod gc;
 mod image;
+mod index;
 mod layer;
 mod layout;
 mod lease;
+mod list;
 mod lock;
 mod owner;
 mod record;
@@ -30,6 +32,7 @@ mod step;
 mod sync;
 mod tree;
 mod unfinished;
+mod usage;
 mod workspace;
 
 #[cfg(test)]
@@ -47,10 +50,13 @@ pub use cache_mount::{CacheMount, CacheMountEntry, CacheMountRecord, Sharing};
 pub use format::VERSION;
 pub use gc::{Action, Keep, PruneOptions, PruneReport, Tally};
 pub use image::{Image, ImageRecord, Member};
+pub use index::{DEEPEST_INDEX, Extra, MOST_DOCUMENTS};
 pub use layer::{Draft, Layer};
+pub use list::Named;
 pub use lock::{Lock, Work};
 pub use step::{StepEntry, StepRecord};
 pub use unfinished::Scratch;
+pub use usage::DiskUse;
 pub use workspace::{CommitOptions, Workspace, WorkspaceKind, WorkspaceRoot, lowers};
 
 use crate::error::Result;

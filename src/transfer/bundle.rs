@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use super::packed::{self, Packing};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, quote};
 use crate::event::Sink;
 use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Index, ManifestOrIndex, Platform, media_type};
 use crate::rootfs::compress::Compression;
 use crate::store::{ImageRecord, Store};
 
+/// On a member of an index: the image it says something of (BuildKit, docs/attestations/attestation-storage.md).
+const SPEAKS_OF: &str = "vnd.docker.reference.digest";
 /// Largest manifest, index or config that is read.
 const LARGEST_DOCUMENT: u64 = 16 << 20;
 
@@ -25,22 +27,62 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// What a name stands for: its index if all images of that are here, else the image for this machine.
-    pub fn of(store: &Store, record: &ImageRecord) -> Result<Self> {
-        let image = Self { manifests: vec![record.manifest.clone()], index: None };
-        let Some(digest) = record.index.filter(|_| !record.others.is_empty()) else { return Ok(image) };
-        if store.has_blob(&digest)?.is_none() {
-            return Ok(image);
-        }
-        let bytes = store.read_blob(&digest, LARGEST_DOCUMENT)?;
-        let ManifestOrIndex::Index(index) = ManifestOrIndex::parse(&bytes, None)? else { return Ok(image) };
-        let here: BTreeSet<Digest> = record.others.iter().map(|other| other.manifest.digest).chain([record.manifest.digest]).collect();
-        if index.manifests.iter().any(|member| !here.contains(&member.digest)) {
-            return Ok(image);
-        }
-        let media_type = index.media_type.clone().unwrap_or_else(|| media_type::OCI_INDEX.into());
-        Ok(Self { manifests: index.manifests, index: Some(Descriptor::new(&media_type, digest, bytes.len() as u64)) })
+    /// The one image that a name alone means, or that was chosen by platform.
+    pub fn image(record: &ImageRecord) -> Self {
+        Self { manifests: vec![record.manifest.clone()], index: None }
     }
+
+    /// An index that is here, with all its images.
+    pub(super) fn of_index(store: &Store, digest: &Digest) -> Result<Self> {
+        let bytes = store.read_blob(digest, LARGEST_DOCUMENT)?;
+        let ManifestOrIndex::Index(index) = ManifestOrIndex::parse(&bytes, None)? else {
+            return Err(Error::with_kind(Kind::Corrupt, format!("`{digest}` is no index")));
+        };
+        let media_type = index.media_type.clone().unwrap_or_else(|| media_type::OCI_INDEX.into());
+        Ok(Self { manifests: index.manifests, index: Some(Descriptor::new(&media_type, *digest, bytes.len() as u64)) })
+    }
+
+    /// What a name stands for: its index if all that has is here, else the image for this machine.
+    pub fn of(store: &Store, record: &ImageRecord) -> Result<Self> {
+        Ok(match indexed(store, record)? {
+            Some((all, missing)) if missing.is_empty() => all,
+            _ => Self::image(record),
+        })
+    }
+
+    /// All that a name stands for. `NotFound` names what of its index is not here.
+    pub fn all(store: &Store, record: &ImageRecord) -> Result<Self> {
+        match indexed(store, record)? {
+            None => Ok(Self::image(record)),
+            Some((all, missing)) if missing.is_empty() => Ok(all),
+            Some((_, missing)) => {
+                let name = record.reference.familiar();
+                Err(Error::with_kind(Kind::NotFound, format!("not all of {} is here", quote(&name)))
+                    .cause(format!("its index also has {}", missing.join(", ")))
+                    .hint(format!("`rootling pull --all-platforms {name}` fetches them; `--platform` sends one")))
+            }
+        }
+    }
+}
+
+/// The index of a name, and those of its members that are not here.
+fn indexed(store: &Store, record: &ImageRecord) -> Result<Option<(Subject, Vec<String>)>> {
+    let Some(digest) = record.index else { return Ok(None) };
+    if store.has_blob(&digest)?.is_none() {
+        return Ok(None);
+    }
+    let bytes = store.read_blob(&digest, LARGEST_DOCUMENT)?;
+    let ManifestOrIndex::Index(index) = ManifestOrIndex::parse(&bytes, None)? else { return Ok(None) };
+    let images = record.members().into_iter().map(|member| member.manifest.digest);
+    let here: BTreeSet<Digest> = images.chain(record.extras.iter().map(|extra| extra.manifest.digest)).collect();
+    let named = |member: &Descriptor| match &member.platform {
+        Some(platform) if platform.os != "unknown" => platform.to_string(),
+        _ => member.digest.short().to_string(),
+    };
+    let missing = index.manifests.iter().filter(|member| !here.contains(&member.digest)).map(named).collect();
+    let media_type = index.media_type.clone().unwrap_or_else(|| media_type::OCI_INDEX.into());
+    let index_itself = Descriptor::new(&media_type, digest, bytes.len() as u64);
+    Ok(Some((Subject { manifests: index.manifests, index: Some(index_itself) }, missing)))
 }
 
 /// The form in which images leave.
@@ -54,6 +96,8 @@ pub struct Shape {
     pub repack: Repack,
     /// What is noted on the documents.
     pub annotations: Annotations,
+    /// How an archive as a whole is compressed; not given, as its suffix says. How a squashfs image is; not given, by zstd.
+    pub file: Option<Packing>,
 }
 
 /// Whose manifests, indexes and media types.
@@ -95,6 +139,8 @@ pub struct Annotations {
 pub(super) struct Bundle<'a> {
     store: &'a Store,
     pub(super) images: Vec<Ready>,
+    /// What the index has besides, in an order in which each stands behind what it names.
+    pub(super) extras: Vec<Companion>,
     pub(super) index: Option<Document>,
     pub(super) root_annotations: BTreeMap<String, String>,
 }
@@ -104,6 +150,13 @@ pub(super) struct Bundle<'a> {
 pub(super) struct Document {
     pub(super) descriptor: Descriptor,
     pub(super) bytes: Vec<u8>,
+}
+
+/// What an index has besides images; it leaves as it came.
+pub(super) struct Companion {
+    pub(super) document: Document,
+    /// Those that registries hold.
+    blobs: Vec<Descriptor>,
 }
 
 /// One image of a bundle.
@@ -120,31 +173,46 @@ pub(super) struct Ready {
 pub(super) enum Part<'b> {
     Document(&'b Document),
     Layer(&'b Descriptor, DiffId),
+    /// A blob that is here, whatever it is.
+    Blob(&'b Descriptor),
 }
 
 impl<'a> Bundle<'a> {
     /// Brings images into a shape. Compresses layers where that has not happened yet.
     pub(super) fn prepare(store: &'a Store, subject: &Subject, shape: &Shape, sink: &dyn Sink) -> Result<Self> {
-        let images = subject.manifests.iter().map(|manifest| ready(store, manifest, shape, sink)).collect::<Result<Vec<_>>>()?;
-        if images.is_empty() {
+        let (mut images, mut before, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for manifest in &subject.manifests {
+            if subject.index.is_some() && !store.is_image(manifest)? {
+                others.push(manifest);
+                continue;
+            }
+            images.push(ready(store, manifest, shape, sink)?);
+            before.push(manifest);
+        }
+        if images.is_empty() && subject.index.is_none() {
             return Err(Error::new("there is no image to write"));
         }
-        let index = subject.index.as_ref().map(|index| over(store, index, &images, &subject.manifests, shape)).transpose()?;
+        // What speaks of an image that changed speaks of nothing any more.
+        let changed = images.iter().zip(&before).filter(|(image, before)| image.manifest.descriptor.digest != before.digest);
+        let changed: BTreeSet<String> = changed.map(|(_, before)| before.digest.to_string()).collect();
+        others.retain(|other| other.annotations.get(SPEAKS_OF).is_none_or(|digest| !changed.contains(digest)));
+        let extras = companions(store, &others)?;
+        let index = subject.index.as_ref().map(|index| over(store, index, &images, &before, &others, shape)).transpose()?;
         let mut root_annotations = subject.index.as_ref().map(|index| index.annotations.clone()).unwrap_or_default();
         root_annotations.extend(shape.annotations.root_descriptor.clone());
-        Ok(Self { store, images, index, root_annotations })
+        Ok(Self { store, images, extras, index, root_annotations })
     }
 
     /// Something that is no image but is kept like one.
     pub(super) fn artifact(store: &'a Store, manifest: Document, config: Document, layers: Vec<(Descriptor, DiffId)>) -> Self {
         let platform = Platform::host();
         let ready = Ready { manifest, config, parsed: ImageConfig::scratch(&platform), platform, layers };
-        Self { store, images: vec![ready], index: None, root_annotations: BTreeMap::new() }
+        Self { store, images: vec![ready], extras: Vec::new(), index: None, root_annotations: BTreeMap::new() }
     }
 
     /// What a name for all of it stands for.
     pub(super) fn root(&self) -> &Document {
-        self.index.as_ref().unwrap_or(&self.images[0].manifest)
+        self.index.as_ref().unwrap_or_else(|| &self.images[0].manifest)
     }
 
     /// The image, if it is one.
@@ -156,7 +224,7 @@ impl<'a> Bundle<'a> {
         }
     }
 
-    /// Every blob once: configs and layers in the order of the images, then manifests, then the index.
+    /// Every blob once: configs and layers in the order of the images, other blobs, then manifests, then the index.
     pub(super) fn parts(&self) -> Vec<Part<'_>> {
         let mut seen = BTreeSet::new();
         let mut parts = Vec::new();
@@ -170,12 +238,22 @@ impl<'a> Bundle<'a> {
                 parts.push(Part::Document(&image.config));
             }
         }
-        for document in self.images.iter().map(|image| &image.manifest).chain(&self.index) {
+        for blob in self.extras.iter().flat_map(|extra| &extra.blobs) {
+            if seen.insert(blob.digest) {
+                parts.push(Part::Blob(blob));
+            }
+        }
+        for document in self.documents() {
             if seen.insert(document.descriptor.digest) {
                 parts.push(Part::Document(document));
             }
         }
         parts
+    }
+
+    /// Manifests and indexes, each behind what it names.
+    pub(super) fn documents(&self) -> impl Iterator<Item = &Document> {
+        self.images.iter().map(|image| &image.manifest).chain(self.extras.iter().map(|extra| &extra.document)).chain(&self.index)
     }
 
     /// Writes a part's bytes.
@@ -184,6 +262,7 @@ impl<'a> Bundle<'a> {
             Part::Document(document) => {
                 out.write_all(&document.bytes).map_err(|e| crate::error::from_io(|| "can't write a document".into(), e))
             }
+            Part::Blob(descriptor) => packed::copy(&mut self.store.blob_reader(&descriptor.digest)?, out).map(drop),
             Part::Layer(descriptor, diff_id) => match self.store.has_blob(&descriptor.digest)? {
                 Some(_) => packed::copy(&mut self.store.blob_reader(&descriptor.digest)?, out).map(drop),
                 None => packed::tar_to(self.store, diff_id, out),
@@ -206,9 +285,23 @@ impl Part<'_> {
     pub(super) fn descriptor(&self) -> &Descriptor {
         match self {
             Self::Document(document) => &document.descriptor,
-            Self::Layer(descriptor, _) => descriptor,
+            Self::Layer(descriptor, _) | Self::Blob(descriptor) => descriptor,
         }
     }
+}
+
+/// What stands beside the images of an index, with what that names.
+fn companions(store: &Store, members: &[&Descriptor]) -> Result<Vec<Companion>> {
+    let (mut companions, mut seen) = (Vec::new(), BTreeSet::new());
+    for member in members {
+        for (extra, blobs) in store.extras(member)? {
+            if seen.insert(extra.manifest.digest) {
+                let bytes = store.read_blob(&extra.manifest.digest, LARGEST_DOCUMENT)?;
+                companions.push(Companion { document: Document { descriptor: extra.manifest, bytes }, blobs });
+            }
+        }
+    }
+    Ok(companions)
 }
 
 fn ready(store: &Store, descriptor: &Descriptor, shape: &Shape, sink: &dyn Sink) -> Result<Ready> {
@@ -234,9 +327,12 @@ fn ready(store: &Store, descriptor: &Descriptor, shape: &Shape, sink: &dyn Sink)
         true => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
         false => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
     };
-    changed.config.media_type = config_type.into();
-    if changed.media_type.is_some() || docker {
-        changed.media_type = Some(manifest_type.into());
+    // Some tools mix the two forms; what is to stay the same stays mixed.
+    if shape.documents != Documents::Same {
+        changed.config.media_type = config_type.into();
+        if changed.media_type.is_some() || docker {
+            changed.media_type = Some(manifest_type.into());
+        }
     }
     let bytes = if changed == manifest { bytes } else { changed.to_bytes() };
     let platform = descriptor.platform.clone().unwrap_or_else(|| parsed.platform());
@@ -265,6 +361,9 @@ fn shaped(store: &Store, layer: &Descriptor, diff_id: &DiffId, shape: &Shape, do
     if docker && packing.compression == Compression::Zstd {
         packing = Packing::default();
     }
+    if keep && shape.documents == Documents::Same {
+        return Ok(layer.clone());
+    }
     let mut shaped = match keep && !(docker && compression == Some(Compression::Zstd)) {
         true => layer.clone(),
         false => Descriptor { annotations: layer.annotations.clone(), ..packed::packed(store, diff_id, packing, sink)? },
@@ -280,7 +379,14 @@ fn shaped(store: &Store, layer: &Descriptor, diff_id: &DiffId, shape: &Shape, do
 }
 
 /// The index over images that may have changed.
-fn over(store: &Store, descriptor: &Descriptor, images: &[Ready], before: &[Descriptor], shape: &Shape) -> Result<Document> {
+fn over(
+    store: &Store,
+    descriptor: &Descriptor,
+    images: &[Ready],
+    before: &[&Descriptor],
+    others: &[&Descriptor],
+    shape: &Shape,
+) -> Result<Document> {
     let bytes = store.read_blob(&descriptor.digest, LARGEST_DOCUMENT)?;
     let ManifestOrIndex::Index(index) = ManifestOrIndex::parse(&bytes, Some(&descriptor.media_type))? else {
         return Err(Error::with_kind(Kind::Corrupt, format!("`{}` is no index", descriptor.digest)));
@@ -296,8 +402,8 @@ fn over(store: &Store, descriptor: &Descriptor, images: &[Ready], before: &[Desc
         changed.media_type = Some(media_type.into());
     }
     changed.annotations.extend(shape.annotations.index.clone());
-    // Members that are not here (attestations, platforms not built) can't leave.
-    changed.manifests.retain(|member| before.iter().any(|manifest| manifest.digest == member.digest));
+    // What is not here (platforms not built) can't leave.
+    changed.manifests.retain(|member| before.iter().chain(others).any(|leaves| leaves.digest == member.digest));
     for (image, before) in images.iter().zip(before) {
         for member in changed.manifests.iter_mut().filter(|member| member.digest == before.digest) {
             let Descriptor { media_type, digest, size, .. } = image.manifest.descriptor.clone();

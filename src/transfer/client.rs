@@ -30,8 +30,21 @@ pub struct ClientSettings {
     pub attempts: Option<u32>,
     /// Wait before the second attempt; `None` for the usual one.
     pub first_delay: Option<Duration>,
+    /// The socket of Docker's engine.
+    pub docker_socket: PathBuf,
     /// For git.
     pub git: GitSettings,
+    /// Who must vouch for what is pulled.
+    pub trust: TrustSettings,
+}
+
+/// Who must vouch for what is pulled.
+#[derive(Clone, Debug, Default)]
+pub struct TrustSettings {
+    /// `--signature-policy`; the only one then.
+    pub policy: Option<PathBuf>,
+    /// `--verify`: whose signature is needed besides.
+    pub key: Option<PathBuf>,
 }
 
 /// A client of all registries; nothing is read or connected before it is used.
@@ -51,6 +64,13 @@ impl Client {
     #[must_use]
     pub fn with_notices(self, notices: Arc<dyn Sink>) -> Self {
         Self { notices, ..self }
+    }
+
+    /// Takes nothing that the owner of this public key has not signed.
+    #[must_use]
+    pub fn with_key(mut self, file: Option<PathBuf>) -> Self {
+        self.settings.trust.key = file;
+        self
     }
 
     /// What the command line and the environment say.
@@ -114,6 +134,16 @@ impl ClientSettings {
         let mut files = vec![own.unwrap_or_else(|| system.join("registries.conf")), system.join("registries.conf.d")];
         files.extend(user.map(|dir| dir.join("registries.conf.d")));
         files
+    }
+
+    /// containers-policy.json(5): the first that exists is the only one. The manual's place for the user's is below `~/.config` whatever
+    /// `$XDG_CONFIG_HOME` says, so a policy there counts too.
+    pub(super) fn policies(&self) -> Vec<PathBuf> {
+        if let Some(file) = &self.trust.policy {
+            return vec![file.clone()];
+        }
+        let homes = self.user_config().into_iter().chain(self.home.as_ref().map(|home| home.join(".config")));
+        homes.chain([PathBuf::from("/etc")]).map(|dir| dir.join("containers/policy.json")).collect()
     }
 
     /// containers-certs.d(5).

@@ -36,6 +36,36 @@ pub(super) fn beside(output: &Path) -> Result<PathBuf> {
     Ok(output.with_file_name(draft))
 }
 
+/// A directory beside its place on its way there; dropped, it is gone.
+pub(super) struct Directory(PathBuf);
+
+impl Directory {
+    pub(super) fn beside(place: &Path) -> Result<Self> {
+        let path = beside(place)?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent).doing("create directory", parent)?;
+        }
+        std::fs::create_dir(&path).doing("create directory", &path)?;
+        Ok(Self(path))
+    }
+
+    /// Where it is until then.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Gives it its place, where there may be an empty directory and nothing else.
+    pub(super) fn place(self, to: &Path) -> Result<()> {
+        std::fs::rename(&self.0, to).doing("create directory", to)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = crate::rootfs::extract::remove(&self.0);
+    }
+}
+
 /// A file on its way to its place; dropped, it is gone. Where the file system can, it has no name before it is whole, so that not even
 /// SIGKILL leaves anything.
 struct Draft {

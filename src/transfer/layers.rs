@@ -8,8 +8,7 @@ use super::parallel;
 use super::pipeline::{self, Feed};
 use crate::error::{Error, Kind, Result, quote};
 use crate::event::{Event, Sink, next_id};
-use crate::oci::{Descriptor, DiffId, ImageConfig, Manifest, Reference, media_type};
-use crate::registry;
+use crate::oci::{Descriptor, DiffId, ImageConfig, Manifest, media_type};
 use crate::store::{Store, Work};
 
 /// Layers on their way at the same time: enough to fill a line, few enough for registries that count connections.
@@ -41,9 +40,25 @@ pub(super) fn wanted(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<Wa
         }
     }
     let mut wanted: Vec<Wanted> = unique.into_values().collect();
-    // What takes longest starts first; the rest fills the gaps.
-    wanted.sort_by_key(|w| (std::cmp::Reverse(w.descriptor.size), w.number));
+    largest_first(&mut wanted);
     Ok(wanted)
+}
+
+/// What takes longest starts first; the rest fills the gaps.
+pub(super) fn largest_first(wanted: &mut [Wanted]) {
+    wanted.sort_by_key(|w| (std::cmp::Reverse(w.descriptor.size), w.number));
+}
+
+impl Wanted {
+    /// Whether both are the same bytes and the same tar.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.descriptor.digest, self.descriptor.size, self.diff_id) == (other.descriptor.digest, other.descriptor.size, other.diff_id)
+    }
+
+    /// Counts on from so many layers of other images.
+    pub(super) fn renumber(&mut self, before: usize) {
+        self.number += before;
+    }
 }
 
 fn check_type(number: usize, descriptor: &Descriptor) -> Result<()> {
@@ -68,24 +83,6 @@ pub(super) trait Blobs: Sync {
     fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<(Box<dyn Read + '_>, String)>;
 }
 
-/// A repository of a registry.
-pub(super) struct Repository<'a> {
-    pub(super) client: &'a registry::Client,
-    pub(super) reference: &'a Reference,
-}
-
-impl Blobs for Repository<'_> {
-    fn image(&self) -> String {
-        self.reference.familiar()
-    }
-
-    fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<(Box<dyn Read + '_>, String)> {
-        let stream = self.client.blob(self.reference, descriptor, offset)?;
-        let host = stream.host().to_owned();
-        Ok((Box::new(stream), host))
-    }
-}
-
 /// Where layers come from and go to.
 pub(super) struct Fetch<'a> {
     pub(super) store: &'a Store,
@@ -98,6 +95,24 @@ impl Fetch<'_> {
     /// Fetches and unpacks what is not here. The first error stops the others; layers already complete stay.
     pub(super) fn all(&self, wanted: Vec<Wanted>) -> Result<()> {
         parallel::each(wanted, AT_ONCE, |wanted, stop| self.one(&wanted, stop))
+    }
+
+    /// Fetches blobs as they are.
+    pub(super) fn keep(&self, blobs: Vec<Descriptor>) -> Result<()> {
+        parallel::each(blobs, AT_ONCE, |blob, stop| {
+            if self.store.has_blob(&blob.digest)? == Some(blob.size) {
+                return Ok(());
+            }
+            let (id, what) = (next_id(), format!("blob {}", blob.digest.short()));
+            self.sink.event(Event::TransferStarted { id, what: &what, total: Some(blob.size) });
+            let _lock = self.store.lock(Work::Blob(&blob.digest))?;
+            let download = || self.download(&blob, id, stop, &mut Feed::nowhere());
+            let again = |e: &Error| e.kind() == Kind::Corrupt && !stop.load(Ordering::Relaxed);
+            let outcome = download().or_else(|e| if again(&e) { download() } else { Err(e) });
+            outcome.map_err(|e| e.context(format!("can't pull {what} of {}", quote(self.from.image()))))?;
+            self.sink.event(Event::TransferFinished { id, note: "done" });
+            Ok(())
+        })
     }
 
     fn one(&self, wanted: &Wanted, stop: &AtomicBool) -> Result<()> {
@@ -136,7 +151,7 @@ impl Fetch<'_> {
         let draft = if have_layer { None } else { Some(self.store.draft()?) };
         let unpacked = pipeline::take_apart(draft.as_ref().map(|draft| draft.path()), |feed| match have_blob {
             true => self.read_blob(wanted, id, stop, feed),
-            false => self.download(wanted, id, stop, feed),
+            false => self.download(&wanted.descriptor, id, stop, feed),
         })?;
         pipeline::expect(unpacked, &wanted.diff_id.0)?;
         if let Some(draft) = draft {
@@ -156,22 +171,22 @@ impl Fetch<'_> {
     }
 
     /// Goes on where an earlier attempt, even of a process that was killed, ended.
-    fn download(&self, wanted: &Wanted, id: u64, stop: &AtomicBool, feed: &mut Feed) -> Result<()> {
-        let mut writer = self.store.partial(&wanted.descriptor.digest)?;
-        if writer.written() > wanted.descriptor.size {
+    fn download(&self, blob: &Descriptor, id: u64, stop: &AtomicBool, feed: &mut Feed) -> Result<()> {
+        let mut writer = self.store.partial(&blob.digest)?;
+        if writer.written() > blob.size {
             writer.restart()?;
         }
         let resumed = writer.written();
         if resumed > 0 {
             feed.copy(writer.reader()?, |_| Ok(()))?;
         }
-        let (stream, host) = self.from.open(&wanted.descriptor, resumed)?;
+        let (stream, host) = self.from.open(blob, resumed)?;
         let mut progress = self.progress(id, resumed, stop);
         feed.copy(stream, |piece| {
             std::io::Write::write_all(&mut writer, piece).map_err(|e| crate::error::from_io(|| "can't write the blob".into(), e))?;
             progress(piece)
         })?;
-        writer.commit(&wanted.descriptor.digest, Some(wanted.descriptor.size)).map_err(|e| match e.kind() {
+        writer.commit(&blob.digest, Some(blob.size)).map_err(|e| match e.kind() {
             Kind::Corrupt => e.cause(format!("they came from {}", quote(host))),
             _ => e,
         })

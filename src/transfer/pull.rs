@@ -1,8 +1,14 @@
 //! An image from a registry into the storage directory.
 
+use std::io::Read;
+
+use super::bundle::Subject;
 use super::client::Client;
-use super::layers::{self, Fetch, Repository};
-use crate::error::{Error, Kind, Result, quote};
+use super::layers::{self, Blobs, Fetch};
+use super::read::ReadImage;
+use super::signatures::Demands;
+use super::whole::{self, Documents};
+use crate::error::{Error, Kind, Place, Result, quote};
 use crate::event::{Event, Sink};
 use crate::oci::{Descriptor, Digest, ImageConfig, Manifest, ManifestOrIndex, Platform, Reference, media_type};
 use crate::registry;
@@ -12,8 +18,7 @@ use crate::store::{ImageRecord, Store};
 pub(super) const LONGEST_MANIFEST: u64 = 4 << 20;
 /// Configs hold one entry an instruction; the longest seen have some 100 kB.
 pub(super) const LONGEST_CONFIG: u64 = 8 << 20;
-/// An index in an index is allowed, a chain of them is an attack.
-pub(super) const DEEPEST_INDEX: usize = 3;
+pub(super) const DEEPEST_INDEX: usize = crate::store::DEEPEST_INDEX;
 
 /// How to pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,25 +32,52 @@ pub struct PullOptions {
 /// What is here already is not fetched; an unchanged image costs one request, a pinned one none. On error the name still means
 /// what it did, and what has arrived stays for the next attempt.
 pub fn pull(store: &Store, client: &Client, reference: &Reference, options: &PullOptions, sink: &dyn Sink) -> Result<ImageRecord> {
-    let pull = Pull { store, client: client.registry()?, reference };
-    let Chosen { descriptor, manifest, index } = pull.manifest(&options.platform)?;
-    let config = pull.config(&manifest)?;
-    let platform = config.platform();
-    if platform.serves(&options.platform).is_none() && !platform.architecture.is_empty() {
-        let text = format!("{} is for platform {platform}, not {}", quote(reference.familiar()), options.platform);
-        sink.event(Event::Warning(&text));
+    let image = fetch(store, client, reference, options, sink)?;
+    store.put_image(reference, &image.manifest, image.index.as_ref())
+}
+
+/// Brings an index here with everything it has, whatever the name meant before; where the name stands for a single image, that.
+///
+/// The name alone then means the image that serves `options`' platform, else the index' first. What holds for [`pull`] holds here too.
+pub fn pull_all(store: &Store, client: &Client, reference: &Reference, options: &PullOptions, sink: &dyn Sink) -> Result<ImageRecord> {
+    let image = fetch_all(store, client, reference, options, sink)?;
+    match &image.index {
+        Some(index) => {
+            let index = Subject::of_index(store, index)?.index.expect("it is of an index");
+            store.put_index(reference, &index, &options.platform)
+        }
+        None => store.put_image(reference, &image.manifest, None),
     }
-    let wanted = layers::wanted(&manifest, &config)?;
-    let from = Repository { client: pull.client, reference };
-    let fetch = Fetch { store, from: &from, total: manifest.layers.len(), sink };
-    fetch.all(wanted)?;
-    store.put_image(reference, &descriptor, index.as_ref())
+}
+
+/// The same as [`pull`] without a name: documents, layers and blobs are here afterwards, leased.
+pub(super) fn fetch(store: &Store, client: &Client, reference: &Reference, options: &PullOptions, sink: &dyn Sink) -> Result<ReadImage> {
+    let pull = Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)? };
+    pull.image(pull.named()?, options, sink)
+}
+
+/// The same as [`pull_all`] without a name.
+pub(super) fn fetch_all(
+    store: &Store,
+    client: &Client,
+    reference: &Reference,
+    options: &PullOptions,
+    sink: &dyn Sink,
+) -> Result<ReadImage> {
+    let pull = Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)? };
+    let (digest, bytes, stated) = pull.named()?;
+    let document = ManifestOrIndex::parse(&bytes, stated.as_deref()).map_err(|e| pull.at(digest, e))?;
+    let ManifestOrIndex::Index(index) = document else { return pull.image((digest, bytes, stated), options, sink) };
+    pull.demands.check(pull.client, &[digest])?;
+    store.put_blob(&bytes)?;
+    let manifest = whole::fetch(store, &pull, &index, &options.platform, sink)?;
+    Ok(ReadImage { manifest, index: Some(digest), names: vec![reference.to_string()] })
 }
 
 /// An image's config from a registry; its layers stay there.
 pub fn config(store: &Store, client: &Client, reference: &Reference, platform: &Platform) -> Result<ImageConfig> {
-    let pull = Pull { store, client: client.registry()?, reference };
-    pull.config(&pull.manifest(platform)?.manifest)
+    let pull = Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)? };
+    pull.config(&pull.manifest(pull.named()?, platform)?.manifest)
 }
 
 /// The platform's manifest, stored.
@@ -56,19 +88,37 @@ struct Chosen {
     index: Option<Digest>,
 }
 
+/// Digest and bytes of a document, and what its server calls it.
+type Named = (Digest, Vec<u8>, Option<String>);
+
 struct Pull<'a> {
     store: &'a Store,
     client: &'a registry::Client,
     reference: &'a Reference,
+    demands: Demands,
 }
 
 impl Pull<'_> {
-    fn manifest(&self, platform: &Platform) -> Result<Chosen> {
-        let (mut digest, mut bytes, mut media_type) = self.named()?;
+    /// What was named, or its image for a platform, with all its layers.
+    fn image(&self, named: Named, options: &PullOptions, sink: &dyn Sink) -> Result<ReadImage> {
+        let Chosen { descriptor, manifest, index } = self.manifest(named, &options.platform)?;
+        self.demands.check(self.client, &[Some(descriptor.digest), index].into_iter().flatten().collect::<Vec<_>>())?;
+        let config = self.config(&manifest)?;
+        let platform = config.platform();
+        if platform.serves(&options.platform).is_none() && !platform.architecture.is_empty() {
+            let text = format!("{} is for platform {platform}, not {}", quote(self.reference.familiar()), options.platform);
+            sink.event(Event::Warning(&text));
+        }
+        let wanted = layers::wanted(&manifest, &config)?;
+        Fetch { store: self.store, from: self, total: manifest.layers.len(), sink }.all(wanted)?;
+        Ok(ReadImage { manifest: descriptor, index, names: vec![self.reference.to_string()] })
+    }
+
+    fn manifest(&self, named: Named, platform: &Platform) -> Result<Chosen> {
+        let (mut digest, mut bytes, mut media_type) = named;
         let mut first_index = None;
         for _ in 0..=DEEPEST_INDEX {
-            let at = |e: Error| e.at(crate::error::Place::Name(self.reference.canonical(digest).to_string()));
-            let index = match ManifestOrIndex::parse(&bytes, media_type.as_deref()).map_err(at)? {
+            let index = match ManifestOrIndex::parse(&bytes, media_type.as_deref()).map_err(|e| self.at(digest, e))? {
                 ManifestOrIndex::Manifest(manifest) => {
                     self.store.put_blob(&bytes)?;
                     let media_type = manifest.media_type.clone().or(media_type).unwrap_or_else(|| media_type::OCI_MANIFEST.into());
@@ -88,7 +138,7 @@ impl Pull<'_> {
     }
 
     /// What the reference names, from here if the registry says that it is the same.
-    fn named(&self) -> Result<(Digest, Vec<u8>, Option<String>)> {
+    fn named(&self) -> Result<Named> {
         let known = match self.reference.digest() {
             Some(digest) => Some(*digest),
             // Asking for the digest alone is free where fetching counts (Docker Hub), but a request too many for a new image.
@@ -108,20 +158,20 @@ impl Pull<'_> {
     /// A member of an index.
     fn member(&self, member: &Descriptor) -> Result<(Vec<u8>, Option<String>)> {
         let stated = Some(member.media_type.clone());
-        if let Some(bytes) = self.stored(&member.digest)? {
-            return Ok((bytes, stated));
+        let bytes = match self.stored(&member.digest)? {
+            Some(bytes) => bytes,
+            None => {
+                let pinned: Reference = self.reference.canonical(member.digest).to_string().parse()?;
+                // What is neither image nor index is served under its own type alone.
+                let accepted = [&[member.media_type.as_str()][..], &media_type::ACCEPTED_MANIFESTS].concat();
+                self.client.manifest(&pinned, &accepted)?.bytes
+            }
+        };
+        if bytes.len() as u64 != member.size {
+            let (said, has) = (member.size, bytes.len());
+            return Err(self.corrupt(format!("the index says {said} bytes, manifest {} has {has}", member.digest)));
         }
-        let pinned: Reference = self.reference.canonical(member.digest).to_string().parse()?;
-        let fetched = self.client.manifest(&pinned, &media_type::ACCEPTED_MANIFESTS)?;
-        if fetched.bytes.len() as u64 != member.size {
-            return Err(self.corrupt(format!(
-                "the index says {} bytes, manifest {} has {}",
-                member.size,
-                member.digest,
-                fetched.bytes.len()
-            )));
-        }
-        Ok((fetched.bytes, stated))
+        Ok((bytes, stated))
     }
 
     fn config(&self, manifest: &Manifest) -> Result<ImageConfig> {
@@ -157,7 +207,35 @@ impl Pull<'_> {
         }
     }
 
+    fn at(&self, digest: Digest, error: Error) -> Error {
+        error.at(Place::Name(self.reference.canonical(digest).to_string()))
+    }
+
     fn corrupt(&self, why: String) -> Error {
         Error::with_kind(Kind::Corrupt, format!("can't pull {}", quote(self.reference.familiar()))).cause(why)
+    }
+}
+
+impl Blobs for Pull<'_> {
+    fn image(&self) -> String {
+        self.reference.familiar()
+    }
+
+    fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<(Box<dyn Read + '_>, String)> {
+        let stream = self.client.blob(self.reference, descriptor, offset)?;
+        let host = stream.host().to_owned();
+        Ok((Box::new(stream), host))
+    }
+}
+
+impl Documents for Pull<'_> {
+    fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        let (bytes, _) = self.member(descriptor)?;
+        self.store.put_blob(&bytes)?;
+        Ok(bytes)
+    }
+
+    fn config(&self, manifest: &Manifest) -> Result<ImageConfig> {
+        Pull::config(self, manifest)
     }
 }

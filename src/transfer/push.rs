@@ -48,11 +48,9 @@ pub(super) fn send(bundle: &Bundle<'_>, client: &Client, reference: &Reference, 
         return Ok(());
     }
     push.blobs()?;
-    if bundle.index.is_some() {
-        for image in &bundle.images {
-            let pinned: Reference = reference.canonical(image.manifest.descriptor.digest).to_string().parse()?;
-            push.client.put_manifest(&pinned, &image.manifest.descriptor.media_type, &image.manifest.bytes)?;
-        }
+    for document in bundle.documents().filter(|document| document.descriptor.digest != root.descriptor.digest) {
+        let pinned: Reference = reference.canonical(document.descriptor.digest).to_string().parse()?;
+        push.client.put_manifest(&pinned, &document.descriptor.media_type, &document.bytes)?;
     }
     push.client.put_manifest(reference, &root.descriptor.media_type, &root.bytes)
 }
@@ -67,8 +65,7 @@ struct Push<'a> {
 impl Push<'_> {
     /// Layers and configs; the largest start first.
     fn blobs(&self) -> Result<()> {
-        let documents: Vec<Digest> =
-            self.bundle.images.iter().map(|image| &image.manifest).chain(&self.bundle.index).map(|d| d.descriptor.digest).collect();
+        let documents: Vec<Digest> = self.bundle.documents().map(|document| document.descriptor.digest).collect();
         let mut parts = self.bundle.parts();
         parts.retain(|part| !documents.contains(&part.descriptor().digest));
         parts.sort_by_key(|part| std::cmp::Reverse(part.descriptor().size));
@@ -84,7 +81,9 @@ impl Push<'_> {
             if name.registry() != self.reference.registry() || name.repository() == self.reference.repository() {
                 continue;
             }
-            for digest in record.blobs.iter().chain([&record.config]) {
+            let members = record.members();
+            let blobs = members.iter().flat_map(|member| member.blobs.iter().chain([&member.config]));
+            for digest in blobs.chain(record.extras.iter().flat_map(|extra| &extra.blobs)) {
                 sources.entry(*digest).or_default().push(name.repository().to_owned());
             }
         }
@@ -93,7 +92,11 @@ impl Push<'_> {
 
     fn blob(&self, part: &Part<'_>, sources: &BTreeMap<Digest, Vec<String>>, stop: &AtomicBool) -> Result<()> {
         let descriptor = part.descriptor();
-        let kind = if matches!(part, Part::Document(_)) { "config" } else { "layer" };
+        let kind = match part {
+            Part::Document(_) => "config",
+            Part::Layer(..) => "layer",
+            Part::Blob(_) => "blob",
+        };
         let (id, what) = (next_id(), format!("{kind} {}", descriptor.digest.short()));
         self.sink.event(Event::TransferStarted { id, what: &what, total: Some(descriptor.size) });
         let seen = |done| {
@@ -124,6 +127,7 @@ impl Push<'_> {
                 let _ = bytes.seek(SeekFrom::Start(offset));
                 return Ok(Box::new(bytes));
             }
+            Part::Blob(descriptor) => Box::new(self.bundle.store().blob_reader(&descriptor.digest)?),
             Part::Layer(descriptor, diff_id) => {
                 let store = self.bundle.store();
                 if store.has_blob(&descriptor.digest)?.is_none() {

@@ -101,3 +101,37 @@ fn running_from_an_image_that_is_removed_meanwhile() {
     let out = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&out.stdout), "here\n", "{}", String::from_utf8_lossy(&out.stderr));
 }
+
+#[test]
+fn copies_at_once() {
+    let from = Rig::with_base();
+    from.build("one", "FROM base\nRUN seq 1 50000 >/one\n");
+    from.build("two", "FROM one\nRUN seq 1 50000 >/two\n");
+    from.ok(["save", "-o", "d.tar", "one", "two"]);
+    from.ok(["save", "-f", "oci", "-o", "o.tar", "one", "two"]);
+    let archives = &["d.tar", "o.tar"].map(|name| from.path(name).display().to_string());
+    let rig = Rig::new();
+    let rig = &rig;
+    thread::scope(|scope| {
+        let mut all = Vec::new();
+        for round in 0..4 {
+            for archive in archives {
+                all.push(scope.spawn(move || rig.run(["load", "-i", archive])));
+                // One file for all writers: each replaces it as a whole.
+                for to in ["oci-archive:shared.tar:shared".to_owned(), format!("oci:layout:{round}")] {
+                    all.push(scope.spawn(move || rig.run(["convert", &format!("docker-archive:{}:one", archives[0]), &to])));
+                }
+            }
+        }
+        for one in all {
+            let ran = one.join().unwrap();
+            assert_eq!(ran.code, Some(0), "{ran}");
+        }
+    });
+    assert_eq!(rig.sh("two", "head -n 1 /one; head -n 1 /two"), "1\n1\n");
+    for name in ["oci-archive:shared.tar:shared", "oci:layout:0", "oci:layout:3"] {
+        rig.ok(["convert", name, "back"]);
+        assert_eq!(rig.sh("back", "head -n 1 /one"), "1\n");
+    }
+    rig.assert_healthy();
+}

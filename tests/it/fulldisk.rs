@@ -67,6 +67,34 @@ fn building_on_a_full_disk() {
 }
 
 #[test]
+fn loading_and_saving_on_a_full_disk() {
+    let (Some(tar), Some(())) = (fixture("fixtures/base.tar"), needs("unshare")) else { return };
+    let rig = Rig::new();
+    rig.ok(["import", tar.to_str().unwrap(), "base"]);
+    rig.ok(["save", "-f", "oci", "-o", "a.tar", "base"]);
+    rig.ok(["save", "-o", "d.tar", "base"]);
+    for archive in ["a.tar", "d.tar"] {
+        let script = format!("BEFORE=$(P images --format json | tr -d ' \\n'); P load -i {archive} 2>err\n{ONE_ERROR}");
+        let ran = on_small_disk(&rig, 3, &script);
+        assert_eq!(ran.code, Some(0), "{archive}: {ran}");
+    }
+    let ran = on_small_disk(
+        &rig,
+        16,
+        &format!(
+            "P load -i d.tar || exit 1; BEFORE=$(P images --format json | tr -d ' \\n')\n\
+             dd if=/dev/zero of=$D/fill bs=1M 2>/dev/null\n\
+             P save base -o $D/out.tar 2>err\n{ONE_ERROR}\n\
+             [ ! -e $D/out.tar ] || {{ echo 'half an archive was left'; exit 1; }}\n\
+             P convert base oci:$D/layout 2>err\n{ONE_ERROR}\n\
+             [ ! -e $D/layout/index.json ] || {{ echo 'half a layout has an index'; exit 1; }}\n\
+             rm -r $D/fill $D/layout; P save base -o $D/out.tar || exit 1"
+        ),
+    );
+    assert_eq!(ran.code, Some(0), "{ran}");
+}
+
+#[test]
 fn exporting_onto_a_full_disk() {
     let (Some(tar), Some(())) = (fixture("fixtures/base.tar"), needs("unshare")) else { return };
     let rig = Rig::new();

@@ -67,6 +67,21 @@ fn killed_imports() {
 }
 
 #[test]
+fn killed_loads() {
+    let from = Rig::with_base();
+    from.build("one", "FROM base\nRUN seq 1 90000 >/one\n");
+    from.build("two", "FROM one\nRUN seq 1 90000 >/two\n");
+    for (format, file) in [("docker-archive", "both.tar.gz"), ("oci-archive", "both.tar")] {
+        from.ok(["save", "-f", format, "-o", file, "one", "two"]);
+        let archive = from.path(file).display().to_string();
+        kill_all_along(&Rig::new, &["load", "-i", &archive], &|rig| {
+            assert_eq!(rig.sh("two", "head -n 1 /one; head -n 1 /two"), "1\n1\n");
+            assert_eq!(rig.sh("one", "head -n 1 /one"), "1\n");
+        });
+    }
+}
+
+#[test]
 fn killed_pulls() {
     if needs("docker-registry").is_none() || needs("skopeo").is_none() {
         return;

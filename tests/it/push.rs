@@ -13,14 +13,14 @@ use crate::rig::{Ran, Rig, assert_ordinary_user, fixture, needs, skip};
 use crate::served::digest;
 
 /// A registry of `tests/servers/registry`, stopped when dropped.
-struct Guarded {
+pub struct Guarded {
     directory: PathBuf,
-    address: String,
-    authority: Option<PathBuf>,
+    pub address: String,
+    pub authority: Option<PathBuf>,
 }
 
 impl Guarded {
-    fn start(arguments: &[&str]) -> Option<Guarded> {
+    pub fn start(arguments: &[&str]) -> Option<Guarded> {
         let directory = tempfile::tempdir().unwrap().keep();
         let output = Command::new(script()).arg("start").arg(&directory).args(arguments).output().unwrap();
         if output.status.code() == Some(77) {
@@ -33,7 +33,7 @@ impl Guarded {
     }
 
     /// An auth file for a user.
-    fn auth(&self, rig: &Rig, user: &str, password: &str) -> String {
+    pub fn auth(&self, rig: &Rig, user: &str, password: &str) -> String {
         let secret = base64(&format!("{user}:{password}"));
         let text = format!("{{\"auths\":{{\"{}\":{{\"auth\":\"{secret}\"}}}}}}", self.address);
         rig.write(&format!("{user}.json"), text).display().to_string()
@@ -94,7 +94,7 @@ fn what_was_built_is_pushed_and_pulled_again() {
     assert_eq!(remote_digest(&elsewhere), pushed);
     // Docker's documents, another compression.
     let docker = format!("docker://{}/team/app:docker", registry.address);
-    rig.ok(["push", "app", &docker]);
+    rig.ok(["push", "--format", "docker", "app", &docker]);
     let raw = skopeo(&["inspect", "--raw", "--tls-verify=false", &docker]);
     assert!(raw.contains("distribution.manifest.v2+json") && !raw.contains("vnd.oci"), "{raw}");
     let zstd = format!("oci://{}/team/app:zstd", registry.address);

@@ -27,8 +27,6 @@ use crate::error::{Error, Result, quote};
 use crate::oci::{Platform, Reference};
 use image_options::EPOCH;
 
-pub use outputs::docker_socket;
-
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -110,7 +108,7 @@ pub fn execute(mut arguments: Arguments, environment: &Environment) -> Result<Ex
         Task::Check => return check(&arguments, environment, &means),
     }
     let (others, exports) = arguments.caches.parse()?;
-    let outputs = arguments.outputs.parse(&mut arguments.tag, environment)?;
+    let outputs = arguments.outputs.parse(&mut arguments.tag)?;
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
     arguments.timeline.check()?;
     arguments.compat.check(&printer)?;

@@ -5,12 +5,11 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::build::{self, Built};
-use crate::cli::environment::Environment;
 use crate::error::{Error, Result, nearest, quote};
 use crate::event::Sink;
 use crate::oci::{Descriptor, Reference};
 use crate::store::Store;
-use crate::transfer::{self, Client, Documents, Job, Packing, Place, Repack, Shape, Subject};
+use crate::transfer::{self, Client, Documents, Job, Outgoing, Packing, Place, Repack, Shape, Subject};
 
 use super::attributes::Attributes;
 
@@ -38,7 +37,6 @@ pub struct Outputs {
     /// The names outputs have that say none: those of `--tag`, or all there are.
     names: Vec<Reference>,
     metadata: Option<PathBuf>,
-    docker: PathBuf,
 }
 
 /// One output.
@@ -64,7 +62,7 @@ enum Target {
 
 impl OutputArguments {
     /// Reads the options. `tags` gains the names that outputs give.
-    pub fn parse(&self, tags: &mut Vec<Reference>, environment: &Environment) -> Result<Outputs> {
+    pub fn parse(&self, tags: &mut Vec<Reference>) -> Result<Outputs> {
         let mut own = tags.clone();
         let mut outputs = self.output.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>>>()?;
         if self.push {
@@ -90,7 +88,7 @@ impl OutputArguments {
         if outputs.iter().filter(|output| output.writes_stream()).count() > 1 {
             return Err(Error::input("two outputs want standard output").hint("give one of them a file: `dest=FILE`"));
         }
-        Ok(Outputs { outputs, names: own, metadata: self.metadata_file.clone(), docker: docker_socket(environment)? })
+        Ok(Outputs { outputs, names: own, metadata: self.metadata_file.clone() })
     }
 }
 
@@ -107,7 +105,8 @@ impl Outputs {
         let mut written = built.index.clone().unwrap_or_else(|| built.images[0].manifest.clone());
         for output in &self.outputs {
             let names = if output.names.is_empty() { &self.names } else { &output.names };
-            let job = Job { store, client, subject: &subject, names, shape: &output.shape, docker: &self.docker, sink };
+            let images = [Outgoing { subject: &subject, names }];
+            let job = Job { store, client, images: &images, shape: &output.shape, sink };
             match &output.target {
                 Target::Place(place) => {
                     let root = transfer::write(&job, place, &mut std::io::stdout().lock())?;
@@ -143,13 +142,19 @@ impl Output {
             return plain(Place::Tarball("-".into()));
         }
         if Place::is_spelled(text) {
-            return plain(text.parse()?);
+            return match text.parse()? {
+                // In isula-build's sense, which has `oci://` for OCI's documents.
+                Place::Registry { reference, documents: Documents::Same } => {
+                    plain(Place::Registry { reference, documents: Documents::Docker })
+                }
+                place => plain(place),
+            };
         }
         let first = text.split(',').next().unwrap_or_default();
         if !first.trim_start_matches('"').contains('=') {
             // isula-build's users mistype transports; a path that begins like one is written `./oci:…`.
             return match text.split_once(':') {
-                Some((transport, _)) if !transport.contains('/') => Err(text.parse::<Place>().err().unwrap_or_else(|| Error::input(text))),
+                Some((transport, _)) if !transport.contains('/') => text.parse().and_then(plain),
                 _ => plain(Place::Directory(text.into())),
             };
         }
@@ -188,6 +193,10 @@ impl Output {
                 });
             }
         };
+        if matches!(target, Target::Place(Place::Squashfs(_))) {
+            let file = Some(compression(attributes, crate::cli::push::squashfs_packing)?);
+            return Ok(Self { target, shape: Shape { file, ..shape(attributes)? }, names });
+        }
         Ok(Self { target, shape: shape(attributes)?, names })
     }
 
@@ -245,23 +254,16 @@ fn shape(attributes: &mut Attributes) -> Result<Shape> {
 
 /// How layers are compressed.
 pub fn packing(attributes: &mut Attributes) -> Result<Packing> {
+    compression(attributes, crate::cli::push::packing)
+}
+
+/// What `read` makes of the attributes on compression.
+fn compression<T>(attributes: &mut Attributes, read: fn(Option<&str>, Option<i32>) -> Result<T>) -> Result<T> {
     let word = attributes.take("compression");
     let level = attributes.take("compression-level");
     let level =
         level.map(|level| level.parse().map_err(|_| attributes.bad(&format!("level {} is no number", quote(&level))))).transpose()?;
-    crate::cli::push::packing(word.as_deref(), level).map_err(|e| attributes.bad(&e.to_string()))
-}
-
-/// `$DOCKER_HOST`, if it names a socket, else docker's own default.
-pub fn docker_socket(environment: &Environment) -> Result<PathBuf> {
-    match environment.variable("DOCKER_HOST").filter(|host| !host.is_empty()) {
-        None => Ok("/var/run/docker.sock".into()),
-        Some(host) => match host.strip_prefix("unix://") {
-            Some(path) => Ok(path.into()),
-            // Only who really wants the engine learns that this one can't be reached: the path does not exist.
-            None => Ok(PathBuf::from(host)),
-        },
-    }
+    read(word.as_deref(), level).map_err(|e| attributes.bad(&e.to_string()))
 }
 
 /// buildx's keys.

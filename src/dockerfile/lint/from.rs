@@ -115,11 +115,18 @@ fn default_arguments(report: &mut Report<'_>, facts: &Facts<'_>) {
         let Kind::From(from) = &instruction.kind else { continue };
         let lookup = |name: &str| globals.get(name).cloned();
         let Ok(expanded) = expand(&from.image, file.escape, &lookup, Mode::Word) else { return };
-        if expanded.text.parse::<Reference>().is_err() {
+        if expanded.text.parse::<Reference>().is_err() && !is_place(&expanded.text) {
             let message = format!("Default value for ARG {} results in empty or invalid base image name", from.image);
             report.add(&rules::INVALID_DEFAULT_ARG_IN_FROM, instruction, Word::First(&from.image), message);
         }
     }
+}
+
+/// Whether a text that is no name can be a place, such as `oci-archive:/FILE` or `host:sh,ls`.
+fn is_place(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(transport, rest)| {
+        transport.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') && rest.contains(['/', ',', ':'])
+    })
 }
 
 /// Expands a word of a FROM and reports the arguments that are not declared.

@@ -6,6 +6,7 @@ mod hostile;
 mod pack;
 mod seal;
 mod snapshot;
+mod squashfs;
 mod unpack;
 mod view;
 mod writer;

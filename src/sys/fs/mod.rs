@@ -171,6 +171,22 @@ pub fn read_append(file: impl AsFd, buffer: &mut Vec<u8>, limit: usize) -> io::R
     Ok(read.min(limit))
 }
 
+/// Where a file's next data begin, at `from` or after it: what lies between is a hole. `None` if no more follow. File systems that know no holes have
+/// data everywhere.
+pub fn next_data(file: impl AsFd, from: u64) -> io::Result<Option<u64>> {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(from)) {
+        Ok(at) => Ok(Some(at)),
+        Err(rustix::io::Errno::NXIO) => Ok(None),
+        Err(rustix::io::Errno::INVAL) => Ok(Some(from)),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Sets where the next reading of a file begins.
+pub fn seek_to(file: impl AsFd, at: u64) -> io::Result<()> {
+    rustix::fs::seek(file, rustix::fs::SeekFrom::Start(at)).map(drop).map_err(Into::into)
+}
+
 /// Stats an entry of a directory.
 pub fn stat_at(dir: impl AsFd, name: impl rustix::path::Arg) -> io::Result<FileStat> {
     Ok(file_stat(&rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?))

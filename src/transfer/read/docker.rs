@@ -38,7 +38,28 @@ impl Item {
 
 /// Reads an image.
 pub(super) fn read(store: &Store, files: &Files, request: &ReadRequest<'_>, sink: &dyn Sink) -> Result<ReadImage> {
-    let corrupt = |what: &str, why: String| Error::with_kind(Kind::Corrupt, what).cause(why);
+    let items = items(files)?;
+    let item = match (request.name, items.as_slice()) {
+        (Some(name), all) => all.iter().find(|item| item.has(name)).ok_or_else(|| unknown(name, all.iter().flat_map(Item::tags)))?,
+        (None, [only]) => only,
+        (None, all) => return Err(ambiguous(all.iter().flat_map(Item::tags))),
+    };
+    image(store, files, item, sink)
+}
+
+/// Reads all images. What each names is looked at before the first is read (isula-build).
+pub(super) fn read_each(store: &Store, files: &Files, sink: &dyn Sink) -> Result<Vec<ReadImage>> {
+    let items = items(files)?;
+    items.iter().try_for_each(|item| config(files, item).map(drop))?;
+    items.iter().map(|item| image(store, files, item, sink)).collect()
+}
+
+fn corrupt(what: &str, why: String) -> Error {
+    Error::with_kind(Kind::Corrupt, what).cause(why)
+}
+
+/// What the archive holds; at least one.
+fn items(files: &Files) -> Result<Vec<Item>> {
     let items = files.read("manifest.json", LONGEST_MANIFEST)?.ok_or_else(|| {
         let error = corrupt("it is not an archive of `docker save`", "there is no `manifest.json` in it".into());
         match files.open("index.json", 0) {
@@ -47,20 +68,27 @@ pub(super) fn read(store: &Store, files: &Files, request: &ReadRequest<'_>, sink
         }
     })?;
     let items: Vec<Item> = serde_json::from_slice(&items).map_err(|e| corrupt("invalid `manifest.json`", e.to_string()))?;
-    let item = match (request.name, items.as_slice()) {
-        (_, []) => return Err(Error::with_kind(Kind::NotFound, "there is no image in it")),
-        (Some(name), all) => all.iter().find(|item| item.has(name)).ok_or_else(|| unknown(name, all.iter().flat_map(Item::tags)))?,
-        (None, [only]) => only,
-        (None, all) => return Err(ambiguous(all.iter().flat_map(Item::tags))),
-    };
+    if items.is_empty() { Err(Error::with_kind(Kind::NotFound, "there is no image in it")) } else { Ok(items) }
+}
+
+/// An image's config, in bytes and understood, which must fit the layers.
+fn config(files: &Files, item: &Item) -> Result<(Vec<u8>, ImageConfig)> {
     let missing = |name: &str| corrupt("the archive is not whole", format!("{} is missing", quote(name)));
     let bytes = files.read(&item.config, LONGEST_CONFIG)?.ok_or_else(|| missing(&item.config))?;
     let config: ImageConfig = serde_json::from_slice(&bytes).map_err(|e| corrupt("invalid image config", e.to_string()))?;
-    let diff_ids = &config.rootfs.diff_ids;
-    if diff_ids.len() != item.layers.len() {
-        let why = format!("{} layers, {} diff IDs", item.layers.len(), diff_ids.len());
+    if config.rootfs.diff_ids.len() != item.layers.len() {
+        let why = format!("{} layers, {} diff IDs", item.layers.len(), config.rootfs.diff_ids.len());
         return Err(corrupt("the archive's manifest and config contradict each other", why));
     }
+    match item.layers.iter().find(|name| !matches!(files.open(name, 0), Ok(Some(_)))) {
+        Some(name) => Err(missing(name)),
+        None => Ok((bytes, config)),
+    }
+}
+
+fn image(store: &Store, files: &Files, item: &Item, sink: &dyn Sink) -> Result<ReadImage> {
+    let (bytes, config) = config(files, item)?;
+    let diff_ids = &config.rootfs.diff_ids;
     let mut layers = Vec::new();
     for (number, (name, diff_id)) in item.layers.iter().zip(diff_ids).enumerate() {
         let what = format!("layer {}/{} {}", number + 1, diff_ids.len(), diff_id.0.short());
@@ -70,7 +98,7 @@ pub(super) fn read(store: &Store, files: &Files, request: &ReadRequest<'_>, sink
     let descriptor = Descriptor::new(media_type::OCI_CONFIG, store.put_blob(&bytes)?, bytes.len() as u64);
     let manifest = Manifest::oci(descriptor, layers).to_bytes();
     let manifest = Descriptor::new(media_type::OCI_MANIFEST, store.put_blob(&manifest)?, manifest.len() as u64);
-    Ok(ReadImage { manifest, index: None, name: item.tags().next().map(str::to_owned) })
+    Ok(ReadImage { manifest, index: None, names: item.tags().map(str::to_owned).collect() })
 }
 
 /// Unpacks a layer that is not here; gives the size of its tar.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub(super) enum Files {
     Directory(View),
     /// Members of a tar.
     Archive { file: File, listing: Listing, _scratch: Option<Scratch> },
+    /// Several that are one: a file is taken from the first that has it.
+    Parts(Vec<Files>),
 }
 
 /// A file's bytes.
@@ -37,9 +40,22 @@ impl Files {
         Ok(Self::Directory(View::new(vec![LayerDir { fs: path.to_owned(), record: Arc::new(Record::default()) }])))
     }
 
+    pub(super) fn is_directory(&self) -> bool {
+        matches!(self, Self::Directory(_))
+    }
+
     /// Lists an archive; one that is compressed, or can't be read at will, is written out first.
     pub(super) fn archive(store: &Store, path: &Path) -> Result<Self> {
-        let mut file = File::open(path).doing("open", path)?;
+        let file = match path == Path::new("-") {
+            // Opened anew by a name it would be refused to who may only read it.
+            true => io::stdin().as_fd().try_clone_to_owned().map(File::from).map_err(|e| Error::os("can't read standard input", e))?,
+            false => File::open(path).doing("open", path)?,
+        };
+        Self::opened(store, file, path)
+    }
+
+    /// The same of an open file, which is read from its start.
+    pub(super) fn opened(store: &Store, mut file: File, path: &Path) -> Result<Self> {
         let found = file.metadata().doing("look at", path)?;
         if found.is_dir() {
             return Err(Error::input("it is a directory").hint("a layout directory is `oci:DIRECTORY`"));
@@ -73,6 +89,7 @@ impl Files {
                 let left = member.size.saturating_sub(offset);
                 (Piece::Part { file, at: member.offset + offset, left }, member.size)
             })),
+            Self::Parts(parts) => parts.iter().find_map(|part| part.open(name, offset).transpose()).transpose(),
         }
     }
 

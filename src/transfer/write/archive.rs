@@ -9,29 +9,29 @@ use crate::error::{Error, Kind, Result, from_io, quote};
 const BLOCK: u64 = 512;
 
 /// An archive being written; [`Archive::finish`] ends it.
-pub(super) struct Archive<'a> {
+pub(in crate::transfer) struct Archive<'a> {
     out: &'a mut dyn Write,
 }
 
 impl<'a> Archive<'a> {
-    pub(super) fn new(out: &'a mut dyn Write) -> Self {
+    pub(in crate::transfer) fn new(out: &'a mut dyn Write) -> Self {
         Self { out }
     }
 
-    pub(super) fn directory(&mut self, name: &str) -> Result<()> {
+    pub(in crate::transfer) fn directory(&mut self, name: &str) -> Result<()> {
         self.header(name, EntryType::Directory, 0o755, 0, None)
     }
 
-    pub(super) fn bytes(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub(in crate::transfer) fn bytes(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         self.stream(name, bytes.len() as u64, |out| out.write_all(bytes).map_err(failed))
     }
 
-    pub(super) fn symlink(&mut self, name: &str, target: &str) -> Result<()> {
+    pub(in crate::transfer) fn symlink(&mut self, name: &str, target: &str) -> Result<()> {
         self.header(name, EntryType::Symlink, 0o777, 0, Some(target))
     }
 
     /// A file whose content must turn out to have the size announced.
-    pub(super) fn stream(&mut self, name: &str, size: u64, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    pub(in crate::transfer) fn stream(&mut self, name: &str, size: u64, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
         self.header(name, EntryType::Regular, 0o644, size, None)?;
         let mut counted = Counted { out: self.out, written: 0 };
         fill(&mut counted)?;
@@ -43,7 +43,7 @@ impl<'a> Archive<'a> {
         self.out.write_all(&[0; BLOCK as usize][..padding]).map_err(failed)
     }
 
-    pub(super) fn finish(self) -> Result<()> {
+    pub(in crate::transfer) fn finish(self) -> Result<()> {
         self.out.write_all(&[0; 2 * BLOCK as usize]).map_err(failed)
     }
 

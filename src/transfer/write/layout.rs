@@ -40,21 +40,38 @@ fn full_name(name: &str) -> Option<String> {
     name.parse::<Reference>().ok().map(|name| name.to_string())
 }
 
-/// Writes a layout as a tar, as BuildKit orders it.
-pub(super) fn archive(bundle: &Bundle<'_>, label: &Label, out: &mut dyn Write) -> Result<()> {
-    let mut parts = bundle.parts();
-    parts.sort_by_key(|part| part.descriptor().digest);
+/// Writes a layout as a tar, as BuildKit orders it; blobs that images share are in it once.
+pub(super) fn archive(images: &[(&Bundle<'_>, Label)], out: &mut dyn Write) -> Result<()> {
     let mut archive = Archive::new(out);
+    members(images, &mut archive)?;
+    archive.finish()
+}
+
+/// Writes an image without layers as a tar of a layout that `docker load` reads too.
+pub(in crate::transfer) fn archive_without_layers(bundle: &Bundle<'_>, names: &[Reference], out: &mut dyn Write) -> Result<()> {
+    let mut archive = Archive::new(out);
+    members(&[(bundle, Label::new(None, names))], &mut archive)?;
+    let image = bundle.single("image without layers")?;
+    let config = format!("blobs/sha256/{}", image.config.descriptor.digest.hex());
+    let tags: Vec<String> = names.iter().filter(|name| name.tag().is_some()).map(Reference::familiar).collect();
+    let entry = serde_json::json!([{ "Config": config, "RepoTags": tags, "Layers": [] }]);
+    archive.bytes("manifest.json", &serde_json::to_vec(&entry).expect("plain data"))?;
+    archive.finish()
+}
+
+fn members(images: &[(&Bundle<'_>, Label)], archive: &mut Archive<'_>) -> Result<()> {
+    let mut parts: Vec<_> = images.iter().flat_map(|(bundle, _)| bundle.parts().into_iter().map(move |part| (bundle, part))).collect();
+    parts.sort_by_key(|(_, part)| part.descriptor().digest);
+    parts.dedup_by_key(|(_, part)| part.descriptor().digest);
     archive.directory("blobs/")?;
     archive.directory("blobs/sha256/")?;
-    for part in &parts {
+    for (bundle, part) in &parts {
         let descriptor = part.descriptor();
         let name = format!("blobs/sha256/{}", descriptor.digest.hex());
         archive.stream(&name, descriptor.size, |out| bundle.write_part(part, out))?;
     }
-    archive.bytes("index.json", &to_bytes(&listing(entries(bundle, label))))?;
-    archive.bytes("oci-layout", VERSION.as_bytes())?;
-    archive.finish()
+    archive.bytes("index.json", &to_bytes(&listing(images.iter().flat_map(|(bundle, label)| entries(bundle, label)).collect())))?;
+    archive.bytes("oci-layout", VERSION.as_bytes())
 }
 
 /// Adds an image to a layout directory, which is made where there is none. Blobs come first, so that `index.json`, replaced as a whole, is

@@ -1,30 +1,25 @@
-//! Places that a program of this machine keeps: Docker's engine, iSulad, and squashfs images.
+//! Places that a program of this machine keeps: Docker's engine, iSulad, and podman.
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::docker_archive;
-use super::no_program;
-use crate::error::{Error, IoContext as _, Result, from_io, quote, quote_path};
-use crate::oci::{ImagePath, Reference};
+use super::{Named, docker_archive, no_program};
+use crate::error::{Error, Result, from_io, quote};
+use crate::oci::Reference;
 use crate::registry::Engine;
-use crate::rootfs::meta::{Kind, Meta};
-use crate::rootfs::pack::pack_view;
-use crate::rootfs::view::View;
 use crate::transfer::bundle::Bundle;
-use crate::transfer::draft;
 use crate::transfer::pipe::pipe;
 
 /// Hands an image to Docker's engine, packing while it is being sent.
-pub(super) fn docker(bundle: &Bundle<'_>, names: &[Reference], socket: &Path, seen: &(dyn Fn(u64) + Sync)) -> Result<()> {
-    if names.is_empty() {
+pub(super) fn docker(images: &[Named<'_, '_>], socket: &Path, seen: &(dyn Fn(u64) + Sync)) -> Result<()> {
+    if images.iter().any(|image| image.names.is_empty()) {
         return Err(Error::input("the image has no name for Docker's engine").hint("name it: `--tag NAME`"));
     }
     let (mut writer, reader) = pipe();
     std::thread::scope(|scope| {
         let packing = scope.spawn(move || {
-            docker_archive::write(bundle, names, &mut writer)?;
+            docker_archive::write(images, &mut writer)?;
             writer.finish().map_err(|e| from_io(|| "can't write the archive".into(), e))
         });
         let loaded = Engine::at(socket).load(Box::new(reader), &|done| {
@@ -45,7 +40,7 @@ pub(super) fn docker(bundle: &Bundle<'_>, names: &[Reference], socket: &Path, se
 pub(super) fn isula(bundle: &Bundle<'_>, name: &Reference) -> Result<()> {
     let what = || format!("can't load {} into iSulad", quote(name.familiar()));
     let mut blob = bundle.store().blob_writer()?;
-    docker_archive::write(bundle, std::slice::from_ref(name), &mut blob)?;
+    docker_archive::write(&[Named { bundle, names: std::slice::from_ref(name) }], &mut blob)?;
     let (digest, _) = blob.finish()?;
     let path = bundle.store().blob_path(&digest);
     let ran = Command::new("isula").arg("load").arg("-i").arg(&path).stdin(Stdio::null()).output();
@@ -62,64 +57,28 @@ pub(super) fn isula(bundle: &Bundle<'_>, name: &Reference) -> Result<()> {
     }
 }
 
-/// Writes a squashfs image from the flattened tar, so that owners, modes and attributes are the image's and not this user's.
-pub(super) fn squashfs(view: &View, file: &Path) -> Result<()> {
-    let what = || format!("can't write {}", quote_path(file));
-    let unfinished = Unfinished(draft::beside(file)?);
-    let root = view.lookup(&ImagePath::root())?.map_or_else(|| Meta::new(Kind::Directory, 0o755), |node| node.meta);
-    let child = Command::new("sqfstar")
-        .args(["-quiet", "-no-progress"])
-        // It passes over the root's own entry and takes the present time for the root and the whole, unless a later one than this is
-        // forbidden (`-root-time` does nothing in version 4.5.1).
-        .args(["-root-mode", &format!("{:o}", root.mode), "-root-uid", &root.uid.to_string(), "-root-gid", &root.gid.to_string()])
-        .env("SOURCE_DATE_EPOCH", latest(view)?.to_string())
-        .arg(&unfinished.0)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn();
+/// Hands an image to podman, packing while it reads.
+pub(super) fn podman(bundle: &Bundle<'_>, name: &Reference) -> Result<()> {
+    let what = || format!("can't load {} into podman's storage", quote(name.familiar()));
+    let child = Command::new("podman").args(["load", "--quiet"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
     let mut child = match child {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(no_program(&what(), "sqfstar", "install squashfs-tools 4.5 or later, or write a tarball: `type=tar,dest=FILE`"));
+            return Err(no_program(&what(), "podman", "install podman, or write an archive: `docker-archive:FILE`"));
         }
         child => child.map_err(|e| Error::os(what(), e))?,
     };
-    let packed = match child.stdin.take() {
-        Some(stdin) => {
-            let mut out = BufWriter::with_capacity(256 << 10, stdin);
-            pack_view(view, &mut out).and_then(|_| out.flush().map_err(|e| from_io(what, e)))
-        }
-        None => Ok(()),
-    };
+    let packed = child.stdin.take().map_or(Ok(()), |stdin| {
+        let mut out = BufWriter::with_capacity(256 << 10, stdin);
+        docker_archive::write(&[Named { bundle, names: std::slice::from_ref(name) }], &mut out)?;
+        out.flush().map_err(|e| from_io(what, e))
+    });
     let output = child.wait_with_output().map_err(|e| Error::os(what(), e))?;
-    if !output.status.success() {
-        return Err(Error::new(what()).cause(format!("sqfstar: {}", said(&output.stderr))));
-    }
-    packed?;
-    std::fs::rename(&unfinished.0, file).doing("write", file)
-}
-
-/// The time of the newest file, in seconds since 1970 as squashfs can hold them.
-fn latest(view: &View) -> Result<u32> {
-    let mut latest = 0;
-    view.walk(&ImagePath::root(), &mut |node| {
-        latest = latest.max(node.meta.mtime.secs);
-        Ok(())
-    })?;
-    Ok(u32::try_from(latest).unwrap_or(u32::MAX))
+    // Who stops reading has a reason, which is better than the broken pipe.
+    if output.status.success() { packed } else { Err(Error::new(what()).cause(said(&output.stderr))) }
 }
 
 /// The last line a program printed, as the likeliest cause.
-fn said(stderr: &[u8]) -> String {
+pub(in crate::transfer) fn said(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it gave no reason").trim().to_owned()
-}
-
-/// A file that is removed unless it was renamed.
-struct Unfinished(std::path::PathBuf);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }

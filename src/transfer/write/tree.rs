@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::error::{Error, IoContext as _, Result, quote_path};
 use crate::event::{Event, Sink};
-use crate::rootfs::extract::extract;
+use crate::rootfs::extract::{Top, extract};
 use crate::rootfs::view::View;
 use crate::transfer::bundle::Bundle;
 use crate::transfer::draft;
@@ -21,7 +21,7 @@ pub(super) fn write(bundle: &Bundle<'_>, directory: &Path, sink: &dyn Sink) -> R
         }
         false => directory.to_owned(),
     };
-    let filled = fill(bundle, &target, sink);
+    let filled = fill(bundle, &target, if fresh { Top::New } else { Top::Theirs }, sink);
     match (fresh, filled) {
         (true, Ok(())) => std::fs::rename(&target, directory).doing("create", directory),
         (true, Err(error)) => {
@@ -33,7 +33,7 @@ pub(super) fn write(bundle: &Bundle<'_>, directory: &Path, sink: &dyn Sink) -> R
 }
 
 /// What an image holds must not pass for what the storage directory holds.
-fn check_outside(storage: &Path, directory: &Path) -> Result<()> {
+pub(in crate::transfer) fn check_outside(storage: &Path, directory: &Path) -> Result<()> {
     let absolute = std::path::absolute(directory).doing("look at", directory)?;
     let exists = absolute.ancestors().find_map(|path| std::fs::canonicalize(path).ok()).unwrap_or_default();
     let storage = std::fs::canonicalize(storage).unwrap_or_else(|_| storage.to_owned());
@@ -44,7 +44,7 @@ fn check_outside(storage: &Path, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn fill(bundle: &Bundle<'_>, target: &Path, sink: &dyn Sink) -> Result<()> {
+fn fill(bundle: &Bundle<'_>, target: &Path, top: Top, sink: &dyn Sink) -> Result<()> {
     for image in &bundle.images {
         let view = View::new(bundle.store().stack(&image.parsed.rootfs.diff_ids)?);
         // BuildKit's names: `linux_amd64`, `linux_arm_v7`.
@@ -56,7 +56,7 @@ fn fill(bundle: &Bundle<'_>, target: &Path, sink: &dyn Sink) -> Result<()> {
             }
             None => target.to_owned(),
         };
-        let left_out = extract(&view, &below)?;
+        let left_out = extract(&view, &below, top)?;
         if left_out > 0 {
             sink.event(Event::Warning(&format!("left out {left_out} device nodes, which only root can make; a tarball holds them")));
         }
