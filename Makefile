@@ -10,7 +10,7 @@ STATIC  := $(TARGET)/$(TRIPLE)/release/rootling
 # Fuzz targets run for so many seconds each.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo build test setup check lint dist bench compare compare-docker platforms matrix matrix-programs round-trip fuzz clean
+.PHONY: help demo build test setup check lint dist bench compare compare-docker platforms matrix matrix-programs round-trip interop fuzz clean
 
 help:
 	@echo "make demo      build the program, then build and run an example image (no registry, no root)"
@@ -23,10 +23,11 @@ help:
 	@echo "make matrix    300 Debian packages under real root, in three root emulations and with ch-image (as root, two hours, network)"
 	@echo "make matrix-programs  play scenes of programs and of rpm as real root, in RUN, and with ch-image (as root, half an hour, network)"
 	@echo "make round-trip  what only root can do, done in RUN, pushed, pulled by podman and compared with real root (as root)"
+	@echo "make interop   Docker's engine, podman and buildah load what we save, and we what they save; all files compared (as root)"
 	@echo "make compare-docker  record what Docker's engine makes of the corpus (as root; when a case changes)"
 	@echo "make gallery   build real Dockerfiles with Docker's engine and with rootling (as root, 15 minutes, network)"
 	@echo "make bench     rootling beside buildah, podman and ch-image (as root)"
-	@echo "make fuzz      fuzz the parser and the unpacker for $(FUZZ_SECONDS) s each (nightly toolchain)"
+	@echo "make fuzz      fuzz the parser, the unpacker and the squashfs reader for $(FUZZ_SECONDS) s each (nightly toolchain)"
 
 build:
 	$(CARGO) build --locked
@@ -75,6 +76,9 @@ matrix-programs: setup
 
 round-trip: setup build
 	tests/long/round-trip $(PROGRAM)
+
+interop: setup build
+	tests/long/interop $(PROGRAM)
 
 # Every case anew: a minute or two. `git diff tests/corpus` then shows what changed. CASES names some only.
 compare-docker: setup

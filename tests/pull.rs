@@ -15,7 +15,7 @@ use rootling::event::{Event, Silent, Sink};
 use rootling::oci::{Descriptor, DiffId, Digest, ImageConfig, ImagePath, Index, Manifest, Platform, media_type};
 use rootling::rootfs::view::View;
 use rootling::store::{ImageRecord, Store};
-use rootling::transfer::{Client, ClientSettings, PullOptions, pull};
+use rootling::transfer::{Client, ClientSettings, Need, PullOptions, pull};
 
 /// An image as a registry holds it.
 #[derive(Clone, Default)]
@@ -115,7 +115,7 @@ impl Storage {
 
     fn pull_with(&self, server: &Server, sink: &dyn Sink) -> Result<ImageRecord> {
         let client = Client::new(ClientSettings::default());
-        pull(&self.store, &client, &server.reference(), &PullOptions { platform: Platform::host() }, sink)
+        pull(&self.store, &client, &server.reference(), &PullOptions { platform: Platform::host(), need: Need::Files }, sink)
     }
 
     fn read(&self, record: &ImageRecord, path: &str) -> Option<String> {
@@ -216,7 +216,7 @@ fn an_index_gives_the_platforms_image() {
     assert_eq!(storage.pull(&server).unwrap(), record);
     assert_eq!(requests(&server).len() - before, 1);
 
-    let options = PullOptions { platform: Platform::linux("riscv64", None) };
+    let options = PullOptions { platform: Platform::linux("riscv64", None), need: Need::Files };
     let client = Client::new(ClientSettings::default());
     let error = pull(&storage.store, &client, &server.reference(), &options, &Silent).unwrap_err();
     assert!(error.to_string().contains("no image for platform `linux/riscv64`"), "{error}");

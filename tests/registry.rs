@@ -13,7 +13,7 @@ use fault::{Asked, Reply, Server, http};
 
 use rootling::error::{Error, Kind, Result};
 use rootling::oci::{Descriptor, Digest, Reference, media_type};
-use rootling::registry::{Client, Credentials, Login, Patience, RegistriesConf, Settings, TlsVerify};
+use rootling::registry::{Client, Credentials, Login, OneTime, Patience, RegistriesConf, Settings, TlsVerify};
 
 fn settings() -> Settings {
     let patience = Patience {
@@ -260,11 +260,55 @@ fn credentials_stay_with_their_host() {
         false => Reply::Close(http("401 Unauthorized", &["WWW-Authenticate: Basic realm=\"x\""], "")),
         true => Reply::Close(http("307 Temporary Redirect", &[&elsewhere], "")),
     });
-    let explicit = Some(Login::Password { user: "u".into(), password: "p".into() });
-    let client = Client::new(Settings { credentials: Credentials { explicit, files: vec![] }, ..settings() });
+    let login = Login::Password { user: "u".into(), password: "p".into() };
+    let client = Client::new(Settings { credentials: given(&server.address, login), ..settings() });
     assert_eq!(download(&client, &server.reference(), &descriptor(BLOB)).unwrap(), BLOB);
     assert!(server.requests()[1].ends_with("Basic dTpw"), "{:?}", server.requests());
     assert_eq!(other.requests(), ["GET /signed?x=1 HTTP/1.1 -"]);
+}
+
+#[test]
+fn tokens_die_in_the_middle() {
+    // One server is registry and token server; each token is good for two requests.
+    let issued = std::sync::Mutex::new((0, 0));
+    let server = Server::start(move |asked| {
+        let (number, uses) = &mut *issued.lock().unwrap();
+        if asked.line.starts_with("GET /token?") {
+            (*number, *uses) = (*number + 1, 0);
+            return Reply::Close(http("200 OK", &[], format!(r#"{{"token":"T{number}","expires_in":3600}}"#)));
+        }
+        *uses += 1;
+        let realm = format!("WWW-Authenticate: Bearer realm=\"http://{}/token\"", asked.headers["host"]);
+        match asked.headers.get("authorization") {
+            Some(given) if *uses <= 2 && *given == format!("Bearer T{number}") => Reply::Close(http("200 OK", &[], BLOB)),
+            _ => Reply::Close(http("401 Unauthorized", &[&realm], "")),
+        }
+    });
+    let client = Client::new(settings());
+    for _ in 0..7 {
+        assert_eq!(download(&client, &server.reference(), &descriptor(BLOB)).unwrap(), BLOB);
+    }
+    assert_eq!(server.requests().iter().filter(|line| line.contains("/token?")).count(), 4);
+}
+
+#[test]
+fn token_servers_get_what_is_theirs() {
+    // A registry may name a token server elsewhere, which then gets its password; whoever that one redirects to gets nothing.
+    let third = Server::start(|_| Reply::Close(http("200 OK", &[], r#"{"token":"T"}"#)));
+    let onward = format!("Location: http://{}/token", third.address);
+    let tokens = Server::start(move |_| Reply::Close(http("307 Temporary Redirect", &[&onward], "")));
+    let realm = format!("WWW-Authenticate: Bearer realm=\"http://{}/token\"", tokens.address);
+    let server = Server::start(move |_| Reply::Close(http("401 Unauthorized", &[&realm], "")));
+    let login = Login::Password { user: "u".into(), password: "p".into() };
+    let client = Client::new(Settings { credentials: given(&server.address, login.clone()), ..settings() });
+    check_error(client.manifest(&server.reference(), &media_type::ACCEPTED_MANIFESTS), Kind::Other, &["token server", "307"]);
+    assert!(tokens.requests()[0].ends_with("Basic dTpw") && third.requests().is_empty());
+
+    // Over plain HTTP to another machine it is not sent at all.
+    let server =
+        Server::start(|_| Reply::Close(http("401 Unauthorized", &["WWW-Authenticate: Bearer realm=\"http://auth.invalid/t\""], "")));
+    let client = Client::new(Settings { credentials: given(&server.address, login), ..settings() });
+    check_error(client.manifest(&server.reference(), &media_type::ACCEPTED_MANIFESTS), Kind::Denied, &["over plain HTTP"]);
 }
 
 #[test]
@@ -358,8 +402,14 @@ fn fetch_all(client: &Client, reference: &Reference) -> Result<()> {
     Ok(())
 }
 
-fn with_login(login: Option<Login>) -> Client {
-    Client::new(Settings { credentials: Credentials { explicit: login, files: vec![] }, ..real_settings() })
+fn with_login(image: &Reference, login: Option<Login>) -> Client {
+    let credentials = login.map_or_else(Credentials::default, |login| given(image.registry(), login));
+    Client::new(Settings { credentials, ..real_settings() })
+}
+
+/// Credentials for one registry.
+fn given(registry: &str, login: Login) -> Credentials {
+    Credentials { one_time: vec![OneTime { registry: registry.into(), login }], ..Credentials::default() }
 }
 
 fn real_settings() -> Settings {
@@ -374,10 +424,10 @@ fn password(user: &str, password: &str) -> Option<Login> {
 fn a_real_registry() {
     let Some(registry) = RealRegistry::start(&["plain"]) else { return };
     let image = registry.image("team/app:1");
-    fetch_all(&with_login(None), &image).unwrap();
+    fetch_all(&with_login(&image, None), &image).unwrap();
     for name in ["team/app:2", "nobody/knows"] {
         let reference = format!("{}/{name}", registry.address).parse().unwrap();
-        check_error(fetch_all(&with_login(None), &reference), Kind::NotFound, &["manifest unknown"]);
+        check_error(fetch_all(&with_login(&reference, None), &reference), Kind::NotFound, &["manifest unknown"]);
     }
 }
 
@@ -385,28 +435,32 @@ fn a_real_registry() {
 fn a_real_registry_with_passwords() {
     let Some(registry) = RealRegistry::start(&["htpasswd"]) else { return };
     let image = registry.image("team/app:1");
-    fetch_all(&with_login(password("user", "pass")), &image).unwrap();
-    check_error(fetch_all(&with_login(None), &image), Kind::Denied, &["authentication required", "give credentials for 127.0.0.1:"]);
-    check_error(fetch_all(&with_login(password("user", "no")), &image), Kind::Denied, &["user `user` may not do this"]);
+    fetch_all(&with_login(&image, password("user", "pass")), &image).unwrap();
+    check_error(
+        fetch_all(&with_login(&image, None), &image),
+        Kind::Denied,
+        &["authentication required", "give credentials for 127.0.0.1:"],
+    );
+    check_error(fetch_all(&with_login(&image, password("user", "no")), &image), Kind::Denied, &["user `user` may not do this"]);
 }
 
 #[test]
 fn a_real_registry_with_tokens() {
     let Some(registry) = RealRegistry::start(&["token"]) else { return };
     let (private, public) = (registry.image("team/app:1"), registry.image("public/app:1"));
-    fetch_all(&with_login(None), &public).unwrap();
-    fetch_all(&with_login(password("reader", "reader")), &private).unwrap();
-    fetch_all(&with_login(Some(Login::IdentityToken("refresh-me".into()))), &private).unwrap();
-    check_error(fetch_all(&with_login(None), &private), Kind::Denied, &["--authfile"]);
+    fetch_all(&with_login(&public, None), &public).unwrap();
+    fetch_all(&with_login(&private, password("reader", "reader")), &private).unwrap();
+    fetch_all(&with_login(&private, Some(Login::IdentityToken { user: None, token: "refresh-me".into() })), &private).unwrap();
+    check_error(fetch_all(&with_login(&private, None), &private), Kind::Denied, &["rootling login 127.0.0.1:"]);
     check_error(
-        fetch_all(&with_login(password("user", "no")), &private),
+        fetch_all(&with_login(&private, password("user", "no")), &private),
         Kind::Denied,
         &["incorrect username or password", "token server"],
     );
 
     let file = registry.dir.join("auth.json");
     std::fs::write(&file, format!(r#"{{"auths":{{"{}/team":{{"auth":"cmVhZGVyOnJlYWRlcg=="}}}}}}"#, registry.address)).unwrap();
-    let credentials = Credentials { explicit: None, files: vec![registry.dir.join("missing.json"), file] };
+    let credentials = Credentials { files: vec![registry.dir.join("missing.json"), file], ..Credentials::default() };
     fetch_all(&Client::new(Settings { credentials, ..real_settings() }), &private).unwrap();
 }
 
@@ -414,7 +468,7 @@ fn a_real_registry_with_tokens() {
 fn a_real_registry_with_tls() {
     let Some(registry) = RealRegistry::start(&["htpasswd", "tls"]) else { return };
     let image = registry.image("team/app:1");
-    let credentials = Credentials { explicit: password("user", "pass"), files: vec![] };
+    let credentials = given(image.registry(), password("user", "pass").unwrap());
     let base = Settings { credentials, ..real_settings() };
     let ca = registry.ca.clone().unwrap();
     let certs = registry.dir.join("certs.d");

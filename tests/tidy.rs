@@ -29,7 +29,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // The emulation writes the overrides that `rootfs` defines.
     ("rootemu", &["sandbox", "rootfs", "sys"]),
     ("transfer", &["store", "registry", "rootfs", "trust"]),
-    ("build", &["transfer", "rootemu", "sandbox", "store", "registry", "dockerfile", "rootfs"]),
+    ("build", &["transfer", "rootemu", "sandbox", "store", "registry", "dockerfile", "rootfs", "sbom"]),
     ("cli", &["build", "transfer", "rootemu", "sandbox", "store", "registry", "dockerfile", "rootfs", "trust", "sbom"]),
 ];
 

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result, nearest, quote};
 use crate::oci::{Platform, Reference, media_type};
 use crate::store::{Image, Store};
 use crate::transfer::read::Platforms;
-use crate::transfer::{self, Place};
+use crate::transfer::{self, Need, Place};
 
 use super::engine::Engine;
 use super::location::{Location, PlacedImage};
@@ -34,6 +34,7 @@ impl Images {
             return Ok(image.clone());
         }
         let image = find(engine, name, platform)?;
+        engine.materials.image(name, platform, &image);
         found.push((platform.clone(), image.clone()));
         Ok(image)
     }
@@ -60,7 +61,7 @@ fn by_name(engine: &Engine<'_>, name: &str, platform: &Platform) -> Result<Image
     {
         return Ok(image);
     }
-    let reference: Reference = name.parse()?;
+    name.parse::<Reference>()?;
     if request.execution == Execution::Dry {
         return Err(Error::with_kind(Kind::NotFound, format!("{} is not in storage, and a dry run pulls nothing", quote(name))));
     }
@@ -68,8 +69,9 @@ fn by_name(engine: &Engine<'_>, name: &str, platform: &Platform) -> Result<Image
         let error = Error::with_kind(Kind::NotFound, format!("{} for {platform} is not in storage", quote(name)));
         return Err(with_near_names(engine, name, error.cause("`--pull=never` was asked for")));
     }
-    let options = transfer::PullOptions { platform: platform.clone() };
-    match transfer::pull(store, engine.client, &reference, &options, engine.sink) {
+    let options = transfer::PullOptions { platform: platform.clone(), need: Need::Files };
+    let pull = |reference: &Reference| transfer::pull(store, engine.client, reference, &options, engine.sink);
+    match transfer::search(name, &engine.client.candidates(name)?, engine.sink, pull) {
         Ok(record) => store.load_image(&record),
         // With --pull a local image is still better than none when it was never in a registry.
         Err(error) if request.bases == Bases::Pull && error.kind() == Kind::NotFound => match local(store, name, platform)? {

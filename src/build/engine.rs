@@ -17,6 +17,7 @@ use super::cache::{self, Ledger};
 use super::context::Context;
 use super::contexts::Contexts;
 use super::location::context_name;
+use super::materials::Materials;
 use super::plan::{self, Base, Plan, Stage, locate};
 use super::schedule::{Job, Schedule};
 use super::state::{Certainty, State};
@@ -54,6 +55,7 @@ pub struct Engine<'a> {
     pub(super) stop: &'a Stop,
     pub(super) contexts: &'a Contexts,
     images: &'a Images,
+    pub(super) materials: &'a Materials,
     /// Finished stages of all platforms.
     schedule: &'a Schedule<State>,
     /// Where this platform's stages begin in the schedule.
@@ -62,10 +64,20 @@ pub struct Engine<'a> {
     prefix: String,
 }
 
+/// What going through all steps gives.
+pub struct Executed {
+    /// What the target became, for each platform.
+    pub states: Vec<State>,
+    /// The steps gone through.
+    pub steps: Vec<MadeStep>,
+    /// What was taken from elsewhere.
+    pub materials: Materials,
+}
+
 /// Builds the target stage for every platform of the request, in its order.
 ///
-/// Gives the states, and the steps gone through. What was learnt about the context is kept, also when a step fails.
-pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<(Vec<State>, Vec<MadeStep>)> {
+/// What was learnt about the context is kept, also when a step fails.
+pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<Executed> {
     let Means { store, client, request, sink } = means;
     let open = |tree| Context::open(store, tree, request.ignore.as_ref(), "the build context");
     let context = request.context.as_ref().map(open).transpose()?;
@@ -74,7 +86,7 @@ pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<(Vec<State>, Vec<M
     let count = plans.first().map_or(0, |plan| plan.stages.len());
     let (schedule, stop, images) = (Schedule::new(count * plans.len()), Stop::default(), Images::default());
     let caches = cache::load(client, &request.caches, &request.platforms, sink);
-    let ledger = Ledger::default();
+    let (ledger, materials) = (Ledger::default(), Materials::default());
     let engines: Vec<Engine<'_>> = plans
         .into_iter()
         .zip(&request.platforms)
@@ -93,6 +105,7 @@ pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<(Vec<State>, Vec<M
             stop: &stop,
             contexts: &contexts,
             images: &images,
+            materials: &materials,
             schedule: &schedule,
             first: at * count,
             prefix: if request.platforms.len() > 1 { format!("{platform} ") } else { String::new() },
@@ -106,7 +119,7 @@ pub fn execute(means: Means<'_>, file: &Dockerfile) -> Result<(Vec<State>, Vec<M
     result?;
     let states = engines.iter().map(|engine| engine.state(engine.plan.target)).collect::<Result<Vec<_>>>()?;
     drop(engines);
-    Ok((states, ledger.steps()))
+    Ok(Executed { states, steps: ledger.steps(), materials })
 }
 
 /// Plans for one platform; refuses what can't be executed before anything is.

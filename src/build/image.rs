@@ -8,6 +8,7 @@ use crate::oci::{Descriptor, DiffId, Digest, Index, Manifest, Platform, Referenc
 use crate::store::{StepRecord, Store};
 use crate::transfer::{self, MadeStep};
 
+use super::attest::Attester;
 use super::cache::Inline;
 use super::key::Key;
 use super::squash::squash;
@@ -126,7 +127,8 @@ pub fn check_annotations(request: &Request) -> Result<()> {
 }
 
 /// Writes configs, manifests, the index and names.
-pub fn finish(store: &Store, request: &Request, states: Vec<State>, steps: Vec<MadeStep>) -> Result<Built> {
+pub fn finish(attester: &Attester<'_>, states: Vec<State>, steps: Vec<MadeStep>) -> Result<Built> {
+    let Attester { store, request, .. } = *attester;
     let stacks: BTreeSet<DiffId> = states.iter().flat_map(State::stack).collect();
     let own_steps = within(&steps, &stacks);
     let images = states.into_iter().map(|state| image(store, request, state, &own_steps)).collect::<Result<Vec<_>>>()?;
@@ -140,6 +142,8 @@ pub fn finish(store: &Store, request: &Request, states: Vec<State>, steps: Vec<M
             Some(Descriptor { annotations: request.additions.of(Place::IndexDescriptor, None), ..descriptor })
         }
     };
+    // Before there is a name, so that no image has one and lacks what belongs to it.
+    images.iter().try_for_each(|image| attester.attest(image))?;
     let names = match (request.tags.as_slice(), &index) {
         ([], Some(index)) => vec![unnamed(&index.digest)?],
         ([], None) => vec![unnamed(&images[0].manifest.digest)?],

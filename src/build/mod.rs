@@ -3,6 +3,7 @@
 //! Deliberately not here: text (that is `dockerfile`), HTTP, mounts, and printing. `engine` runs stages, `step` is its short loop.
 
 mod archive;
+mod attest;
 mod base;
 mod cache;
 mod changes;
@@ -21,6 +22,7 @@ mod filter;
 mod image;
 mod key;
 mod location;
+mod materials;
 mod mounts;
 mod origin;
 mod passwd;
@@ -51,6 +53,7 @@ use crate::rootfs::meta::Times;
 use crate::store::{Store, WorkspaceKind};
 use crate::transfer::{self, MadeStep};
 
+pub use attest::{Attestations, Contents, Detail, PROVENANCE, Provenance};
 pub use cache::{Caches, Inline};
 pub use changes::apply_changes;
 pub use context::{ignore_file, ignore_in, read_text};
@@ -107,6 +110,8 @@ pub struct Request {
     pub proxies: BTreeMap<String, String>,
     /// What the image gets besides what the Dockerfile says.
     pub additions: Additions,
+    /// What is said about the image in documents that are attached to it.
+    pub attestations: Attestations,
     /// What becomes of a stage whose command failed.
     pub failed: Failed,
     /// Whether anything is done.
@@ -195,8 +200,10 @@ impl Built {
 pub fn build(store: &Store, client: &transfer::Client, request: &Request, sink: &dyn Sink) -> Result<Built> {
     image::check_annotations(request)?;
     let file = dockerfile::parse(&request.name, &request.source)?;
-    let (states, steps) = engine::execute(engine::Means { store, client, request, sink }, &file)?;
-    image::finish(store, request, states, steps)
+    let started = jiff::Timestamp::now();
+    let outcome = engine::execute(engine::Means { store, client, request, sink }, &file)?;
+    let attester = attest::Attester { store, request, materials: &outcome.materials, started };
+    image::finish(&attester, outcome.states, outcome.steps)
 }
 
 /// Goes through all steps without executing or pulling anything; the events say which would be executed.

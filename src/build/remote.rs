@@ -105,6 +105,7 @@ fn fetch_one(engine: &Engine<'_>, remote: &Remote) -> Result<Fetched> {
             let authorization = credentials::for_url(&engine.request.surroundings.secrets, url)?;
             let request = DownloadRequest { url, checksum: checksum.as_ref(), authorization: authorization.as_deref() };
             let found = transfer::download(engine.store, engine.client, &request, engine.sink)?;
+            engine.materials.file(url, &found.digest);
             let modified = found.modified.unwrap_or_default();
             Ok(Fetched::File { name: file_name(url), digest: found.digest, modified, archives: *archives })
         }
@@ -112,6 +113,7 @@ fn fetch_one(engine: &Engine<'_>, remote: &Remote) -> Result<Fetched> {
             let authorization = credentials::for_repository(&engine.request.surroundings.secrets, address)?;
             let request = GitRequest { address, metadata: *metadata, authorization: authorization.as_deref() };
             let found = git::checkout(engine.store, engine.client, &request, engine.sink)?;
+            engine.materials.commit(&address.remote, &found.commit);
             Ok(Fetched::Tree { layer: found.layer, name: hide_credentials(&address.remote) })
         }
     }

@@ -105,9 +105,10 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     }
     let platforms = match &arguments.platform {
         _ if arguments.all_platforms => Platforms::All,
-        platform => Platforms::One(platform.clone().unwrap_or_else(Platform::host)),
+        Some(platform) => Platforms::One(platform.clone()),
+        None => Platforms::One(transfer::usual_platform(&store, &from)?),
     };
-    let client = arguments.registry.client(environment);
+    let client = arguments.registry.client(environment).for_places(&[&from, &to]);
     let means = Means { store: &store, client: &client, sink: &printer };
     let source = Source { place: &from, digest: None, platforms: &platforms };
     let copied = transfer::copy(&means, &source, &to, &arguments.shape.shape(&to)?, &mut std::io::stdout().lock())?;

@@ -99,7 +99,7 @@ impl Elsewhere {
     pub fn new(place: Place, registry: &RegistryArguments, environment: &Environment) -> Result<Self> {
         // A registry's documents need no place to be kept.
         let store = if matches!(place, Place::Registry { .. }) { None } else { Some(environment.store()?) };
-        Ok(Self { client: registry.client(environment), place, store })
+        Ok(Self { client: registry.client(environment).for_places(&[&place]), place, store })
     }
 
     /// Its name, if the place says one.

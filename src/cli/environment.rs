@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, quote};
 use crate::store::Store;
+use crate::transfer::{ClientSettings, Given};
 
 /// The surroundings of one invocation.
 pub struct Environment {
@@ -58,12 +59,39 @@ impl Environment {
 
     /// Opens the storage directory, creating it when new.
     pub fn store(&self) -> Result<Store> {
-        Store::open(&self.storage()?)
+        let store = Store::open(&self.storage()?)?;
+        self.tell_short_names(&store);
+        Ok(store)
     }
 
     /// Opens the storage directory for reading; `None` if there is none. Works where nothing can be written.
     pub fn existing_store(&self) -> Result<Option<Store>> {
-        Store::open_existing(&self.storage()?)
+        let store = Store::open_existing(&self.storage()?)?;
+        store.iter().for_each(|store| self.tell_short_names(store));
+        Ok(store)
+    }
+
+    fn tell_short_names(&self, store: &Store) {
+        let settings = ClientSettings {
+            registries_conf: self.registries_conf(),
+            config_home: self.variable("XDG_CONFIG_HOME").map(PathBuf::from),
+            home: self.home(),
+            ..ClientSettings::default()
+        };
+        store.know_short_names(settings.short_names());
+    }
+
+    /// The user's `registries.conf`, if a variable names one: podman's, or buildah's older one.
+    pub fn registries_conf(&self) -> Option<PathBuf> {
+        ["CONTAINERS_REGISTRIES_CONF", "REGISTRIES_CONFIG_PATH"].iter().find_map(|name| self.variable(name)).map(PathBuf::from)
+    }
+
+    /// Credentials for this once: ours, else ch-image's variables.
+    pub fn one_time_credentials(&self) -> Option<Given> {
+        let registry = self.variable("ROOTLING_REGISTRY");
+        [("ROOTLING_USERNAME", "ROOTLING_PASSWORD"), ("CH_IMAGE_USERNAME", "CH_IMAGE_PASSWORD")]
+            .iter()
+            .find_map(|(user, password)| Some(Given::new(registry, self.variable(user)?, self.variable(password))))
     }
 
     /// The proxy variables, which reach build steps and containers.

@@ -1,14 +1,12 @@
 //! `rootling key`: key files for signing, as cosign's.
 
 use std::fs::OpenOptions;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
-
 use super::environment::Environment;
-use super::render;
+use super::{prompt, render};
 use crate::error::{Error, IoContext, Place, Result, quote_path};
 use crate::trust::PrivateKey;
 
@@ -94,22 +92,10 @@ pub fn read(file: &Path, password: Option<&Path>, environment: &Environment) -> 
 
 /// Asks at the terminal, without echo.
 fn ask(question: &str) -> Result<String> {
-    let input = std::io::stdin();
-    if !input.is_terminal() {
+    if !std::io::stdin().is_terminal() {
         return Err(Error::input("the key needs a password")
             .cause("there is no terminal to ask for it")
             .hint("set $COSIGN_PASSWORD, or name a file: `--sign-passphrase-file FILE`"));
     }
-    render::prompt(question);
-    let failed = |e: nix::Error| Error::os("can't use the terminal", e);
-    let before = tcgetattr(&input).map_err(failed)?;
-    let mut silent = before.clone();
-    silent.local_flags.remove(LocalFlags::ECHO);
-    tcsetattr(&input, SetArg::TCSAFLUSH, &silent).map_err(failed)?;
-    let mut line = String::new();
-    let outcome = input.lock().read_line(&mut line);
-    tcsetattr(&input, SetArg::TCSAFLUSH, &before).map_err(failed)?;
-    render::prompt("\n");
-    outcome.map_err(|e| Error::os("can't read the password", e))?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    prompt::secret(question)
 }

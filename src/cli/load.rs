@@ -49,11 +49,11 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     };
     let printer = Printer::new(if arguments.quiet { Progress::Quiet } else { arguments.progress });
     let store = environment.store()?;
-    if let Some(record) = arguments.separated.load(path, &store, &printer)? {
+    let client = RegistryArguments::default().client(environment);
+    if let Some(record) = arguments.separated.load(path, &store, &client, &printer)? {
         said(arguments, &record);
         return Ok(());
     }
-    let client = RegistryArguments::default().client(environment);
     let means = Means { store: &store, client: &client, sink: &printer };
     let platforms = arguments.platform.clone().map_or(Platforms::All, Platforms::One);
     let images = transfer::bring_each(&means, path, &platforms)?;

@@ -20,8 +20,12 @@ mod info;
 mod inspect;
 mod key;
 mod load;
+mod login;
+mod logout;
 mod manifest;
 mod path;
+mod prompt;
+mod provenance;
 mod prune;
 mod pull;
 mod push;
@@ -34,6 +38,7 @@ mod separated;
 mod tag;
 mod template;
 mod timeline;
+mod verify;
 mod version;
 
 use std::path::PathBuf;
@@ -64,6 +69,10 @@ enum Command {
     Pull(pull::Arguments),
     /// Send an image to a registry, an archive, a layout, or a program of this machine
     Push(push::Arguments),
+    /// Log in to a registry
+    Login(login::Arguments),
+    /// Log out of a registry
+    Logout(logout::Arguments),
     /// Copy an image from any place to any place
     #[command(visible_alias = "copy")]
     Convert(Box<convert::Arguments>),
@@ -93,10 +102,14 @@ enum Command {
     Manifest(Box<manifest::Arguments>),
     /// List what is kept for later builds: cache mounts and the results of steps
     Cache(cache::Arguments),
+    /// Prove that everything in the storage directory is what it was, and mend what is not
+    Verify(verify::Arguments),
     /// Remove what no image needs
     Prune(prune::Arguments),
     /// Show what is in an image, as an SPDX document
     Sbom(sbom::Arguments),
+    /// Show how an image was made, as attached to it
+    Provenance(provenance::Arguments),
     /// Make keys to sign with
     Key(key::Arguments),
     /// Print a directory with an image's root file system, for ch-run, bwrap or chroot
@@ -118,6 +131,11 @@ enum Format {
     Table,
     /// For programs.
     Json,
+}
+
+/// `1 layer`, `2 layers`.
+fn count(number: u64, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Parses the command line, runs the command, prints its error, and gives the exit code.
@@ -146,8 +164,11 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
     match command {
         Command::Build(arguments) => return build::execute(*arguments, environment),
         Command::Run(arguments) => return run::execute(*arguments, environment),
+        Command::Verify(arguments) => return verify::execute(&arguments, environment),
         Command::Pull(arguments) => pull::execute(&arguments, environment)?,
         Command::Push(arguments) => push::execute(&arguments, environment)?,
+        Command::Login(arguments) => login::execute(&arguments, environment)?,
+        Command::Logout(arguments) => logout::execute(&arguments, environment)?,
         Command::Convert(arguments) => convert::execute(&arguments, environment)?,
         Command::Save(arguments) => save::execute(&arguments, environment)?,
         Command::Load(arguments) => load::execute(&arguments, environment)?,
@@ -162,6 +183,7 @@ fn dispatch(command: Command, environment: &Environment) -> Result<ExitCode> {
         Command::Cache(arguments) => cache::execute(&arguments, environment)?,
         Command::Prune(arguments) => prune::execute(&arguments, environment)?,
         Command::Sbom(arguments) => sbom::execute(&arguments, environment)?,
+        Command::Provenance(arguments) => provenance::execute(&arguments, environment)?,
         Command::Key(arguments) => key::execute(&arguments, environment)?,
         Command::Path(arguments) => path::execute(&arguments, environment)?,
         Command::StoragePath => render::result(&environment.storage()?.display().to_string()),

@@ -1,15 +1,19 @@
 //! `rootling pull`, and the options that all commands with a registry share.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::environment::Environment;
+use super::prompt;
 use super::render::{self, Printer, Progress};
 use crate::error::{Error, Result, quote};
-use crate::oci::Platform;
+use crate::oci::{Platform, Reference};
 use crate::transfer::git::GitSettings;
 use crate::transfer::read::Platforms;
-use crate::transfer::{self, Client, ClientSettings, Means, Place, PullOptions, Source, TrustSettings};
+use crate::transfer::{
+    self, AskPassword, Client, ClientSettings, Given, Means, Need, OneTimeSettings, Place, PullOptions, Source, TrustSettings,
+};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -41,6 +45,13 @@ pub struct RegistryArguments {
     /// Require HTTPS with a known certificate [default: true, but for loopback addresses]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     tls_verify: Option<bool>,
+    /// Credentials for this once, never stored; a password left out is asked for. REGISTRY must be named where a command may ask several;
+    /// may be repeated. $ROOTLING_USERNAME, $ROOTLING_PASSWORD and $ROOTLING_REGISTRY say the same without showing it to others
+    #[arg(long, value_name = "[REGISTRY=]USER[:PASSWORD]", value_parser = given)]
+    creds: Vec<Given>,
+    /// Directory with certificates for registries: `*.crt` are authorities, `*.cert` and `*.key` are yours [default: certs.d/HOST]
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<PathBuf>,
     /// File with credentials [default: $REGISTRY_AUTH_FILE, then podman's and docker's places]
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
@@ -53,6 +64,11 @@ pub struct RegistryArguments {
     /// File that says whose images are taken [default: ~/.config/containers/policy.json, then /etc/containers/policy.json]
     #[arg(long, value_name = "FILE")]
     signature_policy: Option<PathBuf>,
+}
+
+/// Never an error, which would show what was given.
+fn given(text: &str) -> std::result::Result<Given, std::convert::Infallible> {
+    Ok(Given::parse(text))
 }
 
 /// A time with its unit, as docker and podman write it (Go's `time.ParseDuration`, one unit).
@@ -70,6 +86,11 @@ fn pause(text: &str) -> std::result::Result<Duration, String> {
 }
 
 impl RegistryArguments {
+    /// What `login` and `logout` need of them.
+    pub fn of_login(authfile: Option<PathBuf>, cert_dir: Option<PathBuf>, tls_verify: Option<bool>) -> Self {
+        Self { authfile, cert_dir, tls_verify, ..Self::default() }
+    }
+
     /// A client; nothing is read or connected before it is used.
     pub fn client(&self, environment: &Environment) -> Client {
         Client::new(ClientSettings {
@@ -78,8 +99,16 @@ impl RegistryArguments {
             runtime_dir: environment.variable("XDG_RUNTIME_DIR").map(PathBuf::from),
             docker_config: environment.variable("DOCKER_CONFIG").map(PathBuf::from),
             config_home: environment.variable("XDG_CONFIG_HOME").map(PathBuf::from),
-            registries_conf: environment.variable("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from),
+            registries_conf: environment.registries_conf(),
             home: environment.home(),
+            user_id: Some(nix::unistd::getuid().as_raw()),
+            certificates: self.cert_dir.clone(),
+            one_time: OneTimeSettings {
+                given: self.creds.clone(),
+                from_environment: environment.one_time_credentials(),
+                ask: Some(AskPassword(Arc::new(|user, registry| prompt::secret(&format!("Password of {user} at {registry}: "))))),
+                registry: None,
+            },
             attempts: self.retry.map(|again| again.saturating_add(1)),
             first_delay: self.retry_delay,
             docker_socket: environment.docker_socket(),
@@ -95,19 +124,29 @@ impl RegistryArguments {
 
     /// How to pull.
     pub fn pull_options(&self, platform: Option<&Platform>) -> PullOptions {
-        PullOptions { platform: platform.cloned().unwrap_or_else(Platform::host) }
+        PullOptions { platform: platform.cloned().unwrap_or_else(Platform::host), need: Need::Files }
     }
 }
 
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let printer = Printer::new(if arguments.quiet { Progress::Quiet } else { arguments.progress });
     let store = environment.store()?;
-    let client = arguments.registry.client(environment).with_key(arguments.verify.clone());
+    let mut client = arguments.registry.client(environment).with_key(arguments.verify.clone());
     let options = arguments.registry.pull_options(arguments.platform.as_ref());
     let pull = if arguments.all_platforms { transfer::pull_all } else { transfer::pull };
     let records = match Place::of_source(&arguments.image)? {
-        None => vec![pull(&store, &client, &arguments.image.parse()?, &options, &printer)?],
-        Some(Place::Registry { reference, .. }) => vec![pull(&store, &client, &reference, &options, &printer)?],
+        None => {
+            let candidates = client.candidates(&arguments.image)?;
+            if let [only] = &candidates[..] {
+                client = client.for_registry(only.registry());
+            }
+            let ask = |reference: &Reference| pull(&store, &client, reference, &options, &printer);
+            vec![transfer::search(&arguments.image, &candidates, &printer, ask)?]
+        }
+        Some(place @ Place::Registry { .. }) => {
+            client = client.for_places(&[&place]);
+            vec![pull(&store, &client, &place.reference().expect("a registry's place has a name"), &options, &printer)?]
+        }
         Some(place) => {
             let platforms = if arguments.all_platforms { Platforms::All } else { Platforms::One(options.platform) };
             let means = Means { store: &store, client: &client, sink: &printer };

@@ -117,7 +117,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let signer = signer(arguments, &place, environment)?;
     let shape = arguments.shape.shape(&place)?;
     let names: Vec<Reference> = Some(record.reference.clone()).into_iter().filter(|name| !crate::build::is_unnamed(name)).collect();
-    let client = arguments.registry.client(environment);
+    let client = arguments.registry.client(environment).for_places(&[&place]);
     let subject = match (&arguments.platform, arguments.all_platforms) {
         (Some(_), _) => Subject::image(&record),
         (None, true) => Subject::all(&store, &record)?,

@@ -20,12 +20,6 @@ const GREEN: Style = AnsiColor::Green.on_default().bold();
 const CYAN: Style = AnsiColor::Cyan.on_default();
 const DIM: Style = Style::new().dimmed();
 
-/// Asks for something on the terminal; the answer is read by who asks.
-pub fn prompt(text: &str) {
-    let mut out = anstream::stderr().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
 /// Prints an error under the four labels.
 pub fn error(error: &Error) {
     let mut out = anstream::stderr().lock();

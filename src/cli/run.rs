@@ -1,5 +1,7 @@
 //! `rootling run`.
 
+mod squashfs;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,7 +24,7 @@ use crate::store::{Store, WorkspaceKind};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Name or ID of an image, or a directory with a root file system (with a `/` in it); then command and arguments
+    /// Name or ID of an image, a directory with a root file system (with a `/` in it), or a squashfs image; then command and arguments
     /// instead of the image's CMD. All after IMAGE is the command's, options too; a `--` between them is dropped
     #[arg(value_name = "IMAGE [-- COMMAND", trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     words: Vec<String>,
@@ -133,6 +135,10 @@ struct Target {
     platform: Option<Platform>,
     view: View,
     root: Root,
+    /// Who called.
+    caller: (u32, u32),
+    /// What the root is mounted from.
+    mounted: Option<squashfs::Mounted>,
     /// What a store has handed out stays until it is dropped, whoever prunes meanwhile.
     store: Option<Store>,
 }
@@ -188,6 +194,7 @@ pub fn execute(arguments: Arguments, environment: &Environment) -> Result<ExitCo
     for notice in &status.notices {
         render::warning(notice);
     }
+    drop(target.mounted);
     let code = u8::try_from(status.exit.shell_code()).unwrap_or(125);
     if let Exit::NotFound(error) | Exit::NotExecutable(error) = status.exit {
         render::error(&error);
@@ -251,10 +258,21 @@ fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
         } else {
             Root::Directory { path, access: Access::ReadOnly }
         };
-        return Ok(Target { config: Config::default(), platform: None, view: View::new(vec![layer]), root, store: None });
+        return Ok(Target {
+            config: Config::default(),
+            platform: None,
+            view: View::new(vec![layer]),
+            root,
+            caller: caller(),
+            mounted: None,
+            store: None,
+        });
+    }
+    if let Some(file) = squashfs::named(arguments.image(), environment) {
+        return squashfs::target(&file, arguments, environment);
     }
     if arguments.image().starts_with(['/', '.']) {
-        let error = Error::input(format!("{} is not a directory", quote(arguments.image())));
+        let error = Error::input(format!("{} is neither a directory nor a squashfs image", quote(arguments.image())));
         return Err(error.hint("to run an image, name it; to run a tree, give its root directory"));
     }
     let store = environment.store()?;
@@ -262,7 +280,12 @@ fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
     let platform = Some(image.config.platform());
     let stack = &image.config.rootfs.diff_ids;
     let (view, root) = root(&store, environment, stack, arguments)?;
-    Ok(Target { config: image.config.config, platform, view, root, store: Some(store) })
+    Ok(Target { config: image.config.config, platform, view, root, caller: caller(), mounted: None, store: Some(store) })
+}
+
+/// Who calls.
+fn caller() -> (u32, u32) {
+    (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw())
 }
 
 /// What is known of a tree's files that they can't say themselves, if it is one that `rootling path` has printed.
@@ -323,7 +346,7 @@ fn identity(arguments: &Arguments, target: &Target) -> Result<Identity> {
     if let Some(user) = chosen {
         return accounts.identity(user);
     }
-    let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+    let (uid, gid) = target.caller;
     let known = accounts.identity(&uid.to_string())?;
     Ok(Identity { uid, gid, groups: Vec::new(), home: known.home })
 }

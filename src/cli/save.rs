@@ -12,7 +12,7 @@ use crate::oci::{Platform, Reference};
 use crate::rootfs::compress::Compression;
 use crate::store::Store;
 use crate::transfer::read::Platforms;
-use crate::transfer::{self, Brought, Job, Means, Outgoing, Packing, Place, Repack, Shape, Source};
+use crate::transfer::{self, Brought, Job, Means, Outgoing, Packing, Place, Repack, Shape, Source, Subject};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -99,16 +99,21 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
 
 impl Arguments {
     fn bring(&self, means: &Means<'_>, image: &str) -> Result<Brought> {
-        let platforms = match (&self.platform, self.format) {
-            (Some(platform), _) => Platforms::One(platform.clone()),
-            (None, FormatArgument::DockerArchive) => Platforms::One(host_or_first(means.store, image)?),
-            (None, _) => Platforms::All,
-        };
         let place = Place::Storage(image.to_owned());
+        let platforms = match &self.platform {
+            Some(platform) => Platforms::One(platform.clone()),
+            None if self.format != FormatArgument::DockerArchive && self.is_whole(means.store, image)? => Platforms::All,
+            None => Platforms::One(transfer::usual_platform(means.store, &place)?),
+        };
         let mut brought = transfer::bring(means, &Source { place: &place, digest: None, platforms: &platforms })?;
         // Who asks for an ID has not asked for a name (docker, isula-build).
         brought.names.retain(|name| image.parse::<Reference>().is_ok_and(|asked| asked == *name) && !crate::build::is_unnamed(name));
         Ok(brought)
+    }
+
+    /// Whether the name stands for an index of which everything is here.
+    fn is_whole(&self, store: &Store, image: &str) -> Result<bool> {
+        Ok(Subject::of(store, &store.find_image(image)?)?.index.is_some())
     }
 
     fn shape(&self) -> Result<Shape> {
@@ -123,11 +128,4 @@ impl Arguments {
             _ => Shape { packing: packing.unwrap_or_default(), repack, ..Shape::default() },
         })
     }
-}
-
-/// This machine's platform if the name has an image for it, else that of the first.
-fn host_or_first(store: &Store, image: &str) -> Result<Platform> {
-    let record = store.find_image(image)?;
-    let host = Platform::host();
-    Ok(if record.for_platform(&host).is_some() { host } else { record.platform })
 }

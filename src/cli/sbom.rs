@@ -4,16 +4,18 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
+use super::pull::RegistryArguments;
 use super::render;
-use crate::error::{Error, IoContext as _, Result};
-use crate::oci::Platform;
+use crate::error::{Error, IoContext as _, Kind, Result};
+use crate::oci::{Platform, Reference};
 use crate::rootfs::view::View;
-use crate::sbom::{Document, Inventory};
+use crate::sbom::{Document, Inventory, MEDIA_TYPE};
 use crate::store::{ImageRecord, Store};
+use crate::transfer::{self, Client, Sought};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Name or ID of an image
+    /// Name or ID of an image; of one that is not in storage what is attached to it in its registry, without pulling it
     #[arg(value_name = "IMAGE")]
     image: String,
     /// Which of a name's images [default: this machine's, else the first]
@@ -25,6 +27,8 @@ pub struct Arguments {
     /// The document's form
     #[arg(long, value_enum, default_value_t = Form::SpdxJson)]
     format: Form,
+    #[command(flatten)]
+    registry: RegistryArguments,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -34,11 +38,49 @@ enum Form {
     SpdxJson,
 }
 
+/// What such a document is called where it is attached.
+const SOUGHT: Sought<'static> = Sought { media_type: MEDIA_TYPE, predicate_type: "https://spdx.dev/Document" };
+
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let Form::SpdxJson = arguments.format;
     let store = environment.store()?;
-    let record = store.find_platform(&arguments.image, arguments.platform.as_ref())?;
-    write(&arguments.output, &made(&store, &record, environment)?)
+    let (image, platform) = (&arguments.image, arguments.platform.as_ref());
+    let document = match find(&store, image, platform, SOUGHT, || arguments.registry.client(environment))? {
+        Found::Attached(document) => document,
+        Found::Nothing(Some(record)) => made(&store, &record, environment)?,
+        Found::Nothing(None) => {
+            return Err(transfer::nothing_attached("list of what is in it", image)
+                .hint("pull the image: `rootling sbom` then makes the list itself"));
+        }
+    };
+    write(&arguments.output, &document)
+}
+
+/// What was found of a document.
+pub enum Found {
+    /// The document.
+    Attached(Vec<u8>),
+    /// None is attached; the image, if it is in storage.
+    Nothing(Option<Box<ImageRecord>>),
+}
+
+/// Looks for a document that is attached to an image: to that in storage, else to that in its registry.
+pub fn find(store: &Store, image: &str, platform: Option<&Platform>, sought: Sought<'_>, client: impl FnOnce() -> Client) -> Result<Found> {
+    let remote = image.strip_prefix("docker://").or(image.strip_prefix("oci://"));
+    if remote.is_none() {
+        match store.find_platform(image, platform) {
+            Ok(record) => {
+                let attached = transfer::attached(store, &record.manifest.digest, sought)?;
+                return Ok(attached.map_or(Found::Nothing(Some(Box::new(record))), Found::Attached));
+            }
+            Err(error) if error.kind() == Kind::NotFound && image.parse::<Reference>().is_ok() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let reference: Reference = remote.unwrap_or(image).parse()?;
+    let platform = platform.cloned().unwrap_or_else(Platform::host);
+    let attached = transfer::attached_remotely(store, &client().for_registry(reference.registry()), &reference, &platform, sought)?;
+    Ok(attached.map_or(Found::Nothing(None), Found::Attached))
 }
 
 /// The document of what is in an image.
@@ -56,7 +98,8 @@ fn made(store: &Store, record: &ImageRecord, environment: &Environment) -> Resul
     Ok(document.to_bytes())
 }
 
-fn write(output: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a document to a file, or `-`.
+pub fn write(output: &Path, bytes: &[u8]) -> Result<()> {
     if output == Path::new("-") {
         return std::io::stdout().lock().write_all(bytes).map_err(|e| Error::os("can't write the document", e));
     }

@@ -7,7 +7,7 @@ use super::render::{self, Printer};
 use crate::error::{Error, Result, quote, quote_path};
 use crate::oci::Reference;
 use crate::store::{ImageRecord, Store};
-use crate::transfer::{self, Checksums, LoadRequest, Renames, SaveRequest};
+use crate::transfer::{self, Checksums, Client, LoadRequest, Place, Renames, SaveRequest};
 
 #[derive(clap::Args)]
 #[command(next_help_heading = "Images on a common base, in tarballs of which the common ones are there once")]
@@ -61,8 +61,10 @@ impl SaveArguments {
 
 impl LoadArguments {
     /// Loads an image on a base, if that was asked for; gives its names and the image.
-    pub fn load(&self, input: &Path, store: &Store, printer: &Printer) -> Result<Option<ImageRecord>> {
+    pub fn load(&self, input: &Path, store: &Store, client: &Client, printer: &Printer) -> Result<Option<ImageRecord>> {
         let Some(directory) = &self.dir else { return Ok(None) };
+        // They are archives of `docker save`, in parts.
+        transfer::permit(client, &Place::DockerArchive { file: directory.clone(), name: None })?;
         let name: Reference = input.to_string_lossy().parse()?;
         super::tag::check_name(&name)?;
         let checksums = if self.no_check { Checksums::Ignored } else { Checksums::Checked };

@@ -12,12 +12,14 @@ pub mod media_type;
 mod percent;
 mod platform;
 mod reference;
+mod short_names;
 
 pub use config::{Config, Healthcheck, History, ImageConfig, RootFs};
 pub use descriptor::Descriptor;
 pub use digest::{ChainId, DiffId, Digest, Hasher};
 pub use image_path::ImagePath;
 pub use manifest::{Index, Links, Manifest, ManifestOrIndex};
-pub use percent::percent_decoded;
+pub use percent::{percent_decoded, percent_encoded};
 pub use platform::Platform;
 pub use reference::{CanonicalReference, Reference};
+pub use short_names::{ShortNameMode, ShortNames};

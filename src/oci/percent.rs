@@ -13,6 +13,18 @@ pub fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// Everything but letters, digits and `-._~:` as escapes: what the parts of a package URL need (purl-spec, "Character encoding").
+pub fn percent_encoded(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'~' | b':' => out.push(char::from(byte)),
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -21,6 +33,14 @@ mod tests {
     fn decodes() {
         for (text, expected) in [("a%40b%2fc", "a@b/c"), ("%zz%4", "%zz%4"), ("%c3%a9", "é"), ("", "")] {
             assert_eq!(percent_decoded(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn encodes() {
+        for (text, expected) in [("1:2+b1", "1:2%2Bb1"), ("@a/b", "%40a%2Fb"), ("é", "%C3%A9"), ("-._~", "-._~")] {
+            assert_eq!(percent_encoded(text), expected, "{text}");
+            assert_eq!(percent_decoded(expected), text);
         }
     }
 }

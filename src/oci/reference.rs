@@ -126,7 +126,7 @@ fn parse(text: &str) -> Result<Reference, String> {
         return Err(format!("tag {} is not 1 to 128 letters, digits, `_`, `.` or `-`", quote(tag)));
     }
     let (registry, repository) = match name.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" || first.chars().any(char::is_uppercase) => (first, rest),
+        Some((first, rest)) if is_host(first) => (first, rest),
         _ => (DEFAULT_REGISTRY, name),
     };
     let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
@@ -153,6 +153,11 @@ fn parse(text: &str) -> Result<Reference, String> {
     }
     let tag = tag.map(str::to_owned).or_else(|| digest.is_none().then(|| "latest".to_owned()));
     Ok(Reference { registry: registry.to_owned(), repository, tag, digest })
+}
+
+/// Whether what stands before the first slash names a registry.
+pub(super) fn is_host(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost" || first.chars().any(char::is_uppercase)
 }
 
 fn is_tag(tag: &str) -> bool {

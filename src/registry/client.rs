@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result, quote};
 use crate::oci::{Descriptor, Digest, Reference, media_type};
 
 /// The distribution-spec asks registries to take manifests up to 4 MiB; none serves larger ones.
-const LONGEST_MANIFEST: usize = 4 << 20;
+pub(super) const LONGEST_MANIFEST: usize = 4 << 20;
 
 /// A client of all registries. Cheap to make and to clone; clones share connections and tokens.
 #[derive(Clone)]

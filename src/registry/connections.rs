@@ -155,11 +155,14 @@ impl Connections {
         Ok(Arc::new(store))
     }
 
-    /// Reads `DIR/host[:port]/`; the first directory that has the host counts, as for podman.
+    /// Reads the directory for every host, else `DIR/host[:port]/`; the first directory that has the host counts, as for podman.
     fn host_certificates(&self, url: &Url) -> Result<HostCertificates> {
         let host = fault::host(url);
-        let dirs = self.settings.certificate_dirs.iter().map(|dir| dir.join(&host));
-        let Some(dir) = dirs.into_iter().find(|dir| dir.is_dir()) else { return Ok(HostCertificates::default()) };
+        let dir = match &self.settings.certificates {
+            Some(dir) => Some(dir.clone()),
+            None => self.settings.certificate_dirs.iter().map(|dir| dir.join(&host)).find(|dir| dir.is_dir()),
+        };
+        let Some(dir) = dir else { return Ok(HostCertificates::default()) };
         let mut found = HostCertificates::default();
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&dir).doing("read", &dir)? {

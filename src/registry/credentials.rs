@@ -1,17 +1,17 @@
-//! Who we are at which registry: containers-auth.json(5), docker's `config.json`, and docker's credential helpers (`get`).
+//! Who we are at which registry: where logins are looked for, kept, and removed from.
 //!
-//! Writing them (login, logout) is not here.
+//! One-time credentials are for one registry and in memory only. All others are in files and with helpers (`auth_file`, `helper`).
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
-use base64::Engine as _;
-use serde::Deserialize;
+use super::auth_file::{self, AuthFile, Found};
+use super::helper::Helper;
+use super::scope::Scope;
+use crate::error::{Error, Place, Result};
 
-use crate::error::{Error, Kind, Place, Result, from_io, quote};
+/// What stands for the files in `credential-helpers` of registries.conf.
+const FILES: &str = "containers-auth.json";
 
 /// A proof of who we are. `Debug` never shows the secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -24,7 +24,12 @@ pub enum Login {
         password: String,
     },
     /// An OAuth2 refresh token.
-    IdentityToken(String),
+    IdentityToken {
+        /// Whose, if known.
+        user: Option<String>,
+        /// Secret.
+        token: String,
+    },
     /// A bearer token sent as it is.
     RegistryToken(String),
 }
@@ -34,7 +39,8 @@ impl Login {
     pub fn user(&self) -> Option<&str> {
         match self {
             Self::Password { user, .. } => Some(user),
-            Self::IdentityToken(_) | Self::RegistryToken(_) => None,
+            Self::IdentityToken { user, .. } => user.as_deref(),
+            Self::RegistryToken(_) => None,
         }
     }
 }
@@ -43,37 +49,95 @@ impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Password { user, .. } => write!(f, "Login({user:?}, …)"),
-            Self::IdentityToken(_) => f.write_str("Login(identity token)"),
+            Self::IdentityToken { .. } => f.write_str("Login(identity token)"),
             Self::RegistryToken(_) => f.write_str("Login(registry token)"),
         }
     }
 }
 
-/// Where to look for credentials; files are read when a registry asks for them.
+/// Credentials for this once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OneTime {
+    /// The registry they belong to, as references name it; nobody else gets them, not even its mirrors.
+    pub registry: String,
+    /// Who we are there.
+    pub login: Login,
+}
+
+/// Where logins are. Files are read when a registry asks for them.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    /// Given on the command line; used for every registry.
-    pub explicit: Option<Login>,
+    /// For this once; first for the registries they belong to.
+    pub one_time: Vec<OneTime>,
     /// auth.json and config.json files, first hit wins; missing ones say nothing.
     pub files: Vec<PathBuf>,
+    /// The one of them that logins are written to.
+    pub written: Option<PathBuf>,
+    /// `credential-helpers` of registries.conf: helpers, and `containers-auth.json` for the files; empty means the files alone.
+    pub helpers: Vec<String>,
+}
+
+/// What keeps a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// A file, where it is readable by who can read the file.
+    File(PathBuf),
+    /// A helper's program.
+    Helper(String),
+}
+
+impl fmt::Display for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Helper(program) => f.write_str(program),
+        }
+    }
+}
+
+/// One place of `credential-helpers`.
+enum Source {
+    Files,
+    Helper(Helper),
 }
 
 impl Credentials {
-    /// The login for a repository: entries for `host/ns/repo`, `host/ns`, `host` of each file in turn, helpers included.
-    pub fn lookup(&self, registry: &str, repository: &str) -> Result<Option<Login>> {
-        if let Some(login) = &self.explicit {
-            return Ok(Some(login.clone()));
+    /// The login for a repository, whose registry the user calls `asked` if it is not a mirror.
+    pub(super) fn lookup(&self, asked: Option<&str>, registry: &str, repository: &str) -> Result<Option<Login>> {
+        if let Some(given) = self.one_time.iter().find(|given| asked == Some(given.registry.as_str())) {
+            return Ok(Some(given.login.clone()));
         }
-        for path in &self.files {
-            let text = match std::fs::read_to_string(path) {
-                Ok(text) => text,
-                Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => continue,
-                Err(e) => return Err(Error::io("read", path, e)),
+        Ok(self.stored(registry, repository)?.map(|(login, _)| login))
+    }
+
+    /// The stored login for a scope, and what keeps it.
+    pub fn find(&self, scope: &Scope) -> Result<Option<(Login, Keeper)>> {
+        self.stored(scope.registry(), scope.path().unwrap_or_default())
+    }
+
+    /// Entries for `host/ns/repo`, `host/ns`, `host` of each file in turn, helpers included.
+    fn stored(&self, registry: &str, repository: &str) -> Result<Option<(Login, Keeper)>> {
+        for source in self.sources()? {
+            let found = match source {
+                Source::Files => self.in_files(registry, repository)?,
+                Source::Helper(helper) => {
+                    let scope: Scope = registry.parse()?;
+                    helper.get(&scope.docker_name())?.map(|login| (login, Keeper::Helper(helper.program().to_owned())))
+                }
             };
-            let file = AuthFile::parse(&text).map_err(|e| e.at(Place::Path(path.clone())))?;
-            let found = match file.find(registry, repository).map_err(|e| e.at(Place::Path(path.clone())))? {
-                Found::Login(login) => Some(login),
-                Found::Helper { program, server } => ask_helper(&program, &server)?,
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    fn in_files(&self, registry: &str, repository: &str) -> Result<Option<(Login, Keeper)>> {
+        for path in &self.files {
+            let at = |e: Error| e.at(Place::Path(path.clone()));
+            let found = match AuthFile::read(path)?.find(registry, repository).map_err(at)? {
+                Found::Login(login) => Some((login, Keeper::File(path.clone()))),
+                Found::Helper(helper, server) => helper.get(&server)?.map(|login| (login, Keeper::Helper(helper.program().to_owned()))),
                 Found::Nothing => None,
             };
             if found.is_some() {
@@ -82,206 +146,156 @@ impl Credentials {
         }
         Ok(None)
     }
-}
 
-/// One file, parsed.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct AuthFile {
-    auths: BTreeMap<String, AuthEntry>,
-    cred_helpers: BTreeMap<String, String>,
-    creds_store: String,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct AuthEntry {
-    auth: Option<String>,
-    username: Option<String>,
-    password: Option<String>,
-    identitytoken: Option<String>,
-    registrytoken: Option<String>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Found {
-    Login(Login),
-    Helper { program: String, server: String },
-    Nothing,
-}
-
-impl AuthFile {
-    fn parse(text: &str) -> Result<Self> {
-        if text.trim().is_empty() {
-            return Ok(Self::default());
+    /// Keeps a login: with the helper that is named for its registry in any of the files, else in the file that is written.
+    ///
+    /// Afterwards it is what a look-up finds: older entries in files that come before are removed.
+    pub fn store(&self, scope: &Scope, login: &Login) -> Result<Keeper> {
+        if let Some(Source::Helper(helper)) = self.sources()?.first() {
+            whole_registry(scope, helper)?;
+            helper.store(&scope.docker_name(), login)?;
+            return Ok(Keeper::Helper(helper.program().to_owned()));
         }
-        serde_json::from_str(text).map_err(|e| Error::input("invalid credentials file").cause(e))
+        let keeper = match self.keeper(scope)? {
+            Some((path, helper, server)) => {
+                whole_registry(scope, &helper)?;
+                helper.store(&server, login)?;
+                auth_file::put_mark(&path, scope)?;
+                self.clear_before(&path, scope)?;
+                Keeper::Helper(helper.program().to_owned())
+            }
+            None => {
+                let path = self.written.clone().ok_or_else(|| {
+                    Error::input("there is no place for credentials").hint("set `$HOME`, or name a file with `--authfile FILE`")
+                })?;
+                auth_file::put(&path, scope, login)?;
+                self.clear_before(&path, scope)?;
+                Keeper::File(path)
+            }
+        };
+        Ok(keeper)
     }
 
-    /// The entry of the most specific key; a helper named for the host wins over the common store, as in docker.
-    fn find(&self, registry: &str, repository: &str) -> Result<Found> {
-        let keys = keys(registry, repository);
-        for key in &keys {
-            if let Some((server, helper)) = self.cred_helpers.iter().find(|(k, _)| normalise(k) == *key) {
-                return Ok(Found::Helper { program: helper_program(helper)?, server: server.clone() });
-            }
-            if let Some((written, entry)) = self.auths.iter().find(|(k, _)| normalise(k) == *key)
-                && let Some(login) = entry.login(written)?
-            {
-                return Ok(Found::Login(login));
+    /// Forgets the login of exactly this scope where [`Credentials::store`] would have kept it; whether there was one.
+    pub fn erase(&self, scope: &Scope) -> Result<bool> {
+        let mut removed = false;
+        for source in self.sources()? {
+            if let Source::Helper(helper) = source {
+                removed |= helper.erase(&scope.docker_name())?;
             }
         }
-        if self.creds_store.is_empty() {
-            return Ok(Found::Nothing);
+        if let Some((path, helper, server)) = self.keeper(scope)? {
+            removed |= helper.erase(&server)?;
+            auth_file::remove(&path, scope)?;
         }
-        // Docker's own name for its registry in every helper.
-        let server = if registry == "docker.io" { "https://index.docker.io/v1/".to_owned() } else { registry.to_owned() };
-        Ok(Found::Helper { program: helper_program(&self.creds_store)?, server })
-    }
-}
-
-impl AuthEntry {
-    fn login(&self, key: &str) -> Result<Option<Login>> {
-        let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
-        if let Some(token) = given(&self.registrytoken) {
-            return Ok(Some(Login::RegistryToken(token)));
+        if let Some(path) = &self.written {
+            removed |= auth_file::remove(path, scope)?;
         }
-        if let Some(token) = given(&self.identitytoken) {
-            return Ok(Some(Login::IdentityToken(token)));
+        Ok(removed)
+    }
+
+    /// Forgets all logins that are in the file that is written, and those of the helpers it names; whether there was one.
+    pub fn erase_all(&self) -> Result<bool> {
+        let mut removed = false;
+        for source in self.sources()? {
+            if let Source::Helper(helper) = source {
+                for server in helper.servers()? {
+                    removed |= helper.erase(&server)?;
+                }
+            }
         }
-        if let (Some(user), Some(password)) = (given(&self.username), given(&self.password)) {
-            return Ok(Some(Login::Password { user, password }));
+        let Some(path) = &self.written else { return Ok(removed) };
+        for (helper, server) in AuthFile::read(path)?.helpers().map_err(|e| e.at(Place::Path(path.clone())))? {
+            let servers = server.map_or_else(|| helper.servers(), |server| Ok(vec![server]))?;
+            for server in servers {
+                removed |= helper.erase(&server)?;
+            }
         }
-        let Some(auth) = given(&self.auth) else { return Ok(None) };
-        let bad = || Error::input(format!("invalid credentials for {}", quote(key))).cause("`auth` is not base64 of `user:password`");
-        let bytes = base64::engine::general_purpose::STANDARD.decode(auth.trim()).map_err(|_| bad())?;
-        let text = String::from_utf8(bytes).map_err(|_| bad())?;
-        let (user, password) = text.split_once(':').ok_or_else(bad)?;
-        // Docker pads the password with NULs.
-        Ok(Some(Login::Password { user: user.into(), password: password.trim_end_matches('\0').into() }))
+        Ok(auth_file::remove_all(path)? || removed)
     }
-}
 
-/// The keys of a repository, most specific first.
-fn keys(registry: &str, repository: &str) -> Vec<String> {
-    let mut key = format!("{registry}/{repository}");
-    let mut keys = vec![key.clone()];
-    while let Some(at) = key.rfind('/') {
-        key.truncate(at);
-        keys.push(key.clone());
-    }
-    keys
-}
-
-/// Undoes what docker writes into keys: `https://index.docker.io/v1/` means `docker.io`.
-fn normalise(key: &str) -> String {
-    let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
-    let legacy = bare.len() != key.len() || bare.ends_with("/v1/") || bare.ends_with("/v2/");
-    let bare = if legacy { bare.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2") } else { bare };
-    match bare.split_once('/').map_or((bare, ""), |(host, rest)| (host, rest)) {
-        ("index.docker.io" | "registry-1.docker.io", "") => "docker.io".into(),
-        ("index.docker.io" | "registry-1.docker.io", rest) => format!("docker.io/{rest}"),
-        _ => bare.to_owned(),
-    }
-}
-
-/// The name comes from a file: it must stay a program's name, found in `PATH`.
-fn helper_program(name: &str) -> Result<String> {
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
-        return Err(Error::input(format!("invalid credential helper {}", quote(name))));
-    }
-    Ok(format!("docker-credential-{name}"))
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct HelperAnswer {
-    #[serde(default)]
-    username: String,
-    secret: String,
-}
-
-/// Docker's helper protocol: the server's name on standard input, JSON back.
-fn ask_helper(program: &str, server: &str) -> Result<Option<Login>> {
-    let failed = || format!("can't get credentials from {}", quote(program));
-    let mut child = Command::new(program)
-        .arg("get")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| Error::os(failed(), e).hint(format!("install {} or remove it from the credentials file", quote(program))))?;
-    let mut stdin = child.stdin.take().expect("stdin is piped");
-    // A helper may answer without reading.
-    let _ = stdin.write_all(server.as_bytes());
-    drop(stdin);
-    let output = child.wait_with_output().map_err(|e| from_io(failed, e))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(if output.stdout.is_empty() { &output.stderr } else { &output.stdout }).trim().to_owned();
-        if said.contains("credentials not found") {
-            return Ok(None);
+    /// The first file that names a helper for the scope.
+    fn keeper(&self, scope: &Scope) -> Result<Option<(PathBuf, Helper, String)>> {
+        for path in &self.files {
+            let found = AuthFile::read(path)?.keeper(scope).map_err(|e| e.at(Place::Path(path.clone())))?;
+            if let Some((helper, server)) = found {
+                return Ok(Some((path.clone(), helper, server)));
+            }
         }
-        return Err(Error::with_kind(Kind::Denied, failed()).cause(format!("it said {}", quote(said))));
+        Ok(None)
     }
-    let answer: HelperAnswer = serde_json::from_slice(&output.stdout).map_err(|e| Error::new(failed()).cause(e))?;
-    Ok(Some(match answer.username.as_str() {
-        // Docker's mark for an identity token.
-        "<token>" => Login::IdentityToken(answer.secret),
-        _ => Login::Password { user: answer.username, password: answer.secret },
-    }))
+
+    fn clear_before(&self, kept: &PathBuf, scope: &Scope) -> Result<()> {
+        self.files.iter().take_while(|path| *path != kept).try_for_each(|path| auth_file::remove(path, scope).map(drop))
+    }
+
+    fn sources(&self) -> Result<Vec<Source>> {
+        if self.helpers.is_empty() {
+            return Ok(vec![Source::Files]);
+        }
+        let read = |name: &String| if name == FILES { Ok(Source::Files) } else { Helper::named(name).map(Source::Helper) };
+        self.helpers.iter().map(read).collect()
+    }
+}
+
+/// Helpers know servers only, as for podman.
+fn whole_registry(scope: &Scope, helper: &Helper) -> Result<()> {
+    if scope.path().is_none() {
+        return Ok(());
+    }
+    Err(Error::input(format!("can't keep a login for `{scope}`"))
+        .cause(format!("{} keeps logins of whole registries only", helper.program()))
+        .hint(format!("log in to `{}`, or name a file without helper with `--authfile FILE`", scope.registry())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn password(user: &str, password: &str) -> Found {
-        Found::Login(Login::Password { user: user.into(), password: password.into() })
-    }
-
-    fn check(json: &str, registry: &str, repository: &str, expected: Found) {
-        let found = AuthFile::parse(json).unwrap().find(registry, repository).unwrap();
-        assert_eq!(found, expected, "{json} for {registry}/{repository}");
+    fn login(user: &str) -> Login {
+        Login::Password { user: user.into(), password: "hush".into() }
     }
 
     #[test]
-    fn finds_the_most_specific() {
-        // dTpw = u:p, YTpi = a:b
-        let json =
-            r#"{"auths":{"h.example":{"auth":"dTpw"},"h.example/team":{"auth":"YTpi"},"https://index.docker.io/v1/":{"auth":"dTpw"}}}"#;
-        check(json, "h.example", "x/y", password("u", "p"));
-        check(json, "h.example", "team/y", password("a", "b"));
-        check(json, "h.example", "teams/y", password("u", "p"));
-        check(json, "docker.io", "library/debian", password("u", "p"));
-        check(json, "other.example", "x", Found::Nothing);
-        check("", "h.example", "x", Found::Nothing);
-        check(r#"{"auths":{"h.example":{}}}"#, "h.example", "x", Found::Nothing);
-    }
-
-    #[test]
-    fn knows_tokens_and_helpers() {
-        let json = r#"{"auths":{"a.example":{"auth":"dTpw","identitytoken":"I"},"http://b.example/v2/":{"username":"u","password":"p"}},
-            "credHelpers":{"c.example":"pass"},"credsStore":"secretservice"}"#;
-        check(json, "a.example", "x", Found::Login(Login::IdentityToken("I".into())));
-        check(json, "b.example", "x", password("u", "p"));
-        check(json, "c.example", "x", Found::Helper { program: "docker-credential-pass".into(), server: "c.example".into() });
-        let store = |server: &str| Found::Helper { program: "docker-credential-secretservice".into(), server: server.into() };
-        check(json, "docker.io", "x", store("https://index.docker.io/v1/"));
-        check(json, "d.example", "x", store("d.example"));
-    }
-
-    #[test]
-    fn refuses_what_it_can_not_read() {
-        assert!(AuthFile::parse("{").is_err());
-        for json in [r#"{"auths":{"h":{"auth":"!!"}}}"#, r#"{"auths":{"h":{"auth":"dQ=="}}}"#, r#"{"credHelpers":{"h":"../evil"}}"#] {
-            assert!(AuthFile::parse(json).unwrap().find("h", "x").is_err(), "{json}");
+    fn one_time_credentials_belong_to_one_registry() {
+        let one_time = vec![OneTime { registry: "h.example".into(), login: login("u") }];
+        let credentials = Credentials { one_time, ..Credentials::default() };
+        for (asked, registry, expected) in [
+            (Some("h.example"), "h.example", true),
+            // The registry of the name is elsewhere by the user's own registries.conf.
+            (Some("h.example"), "new.example", true),
+            // A mirror, even of the same name.
+            (None, "mirror.example", false),
+            (None, "h.example", false),
+            (Some("other.example"), "other.example", false),
+        ] {
+            assert_eq!(credentials.lookup(asked, registry, "x").unwrap().is_some(), expected, "{asked:?} {registry}");
         }
     }
 
     #[test]
+    fn what_was_stored_is_found_and_erased() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ["first", "second", "third"].map(|name| dir.path().join(name)).to_vec();
+        let credentials = Credentials { written: Some(files[1].clone()), files, ..Credentials::default() };
+        let scope: Scope = "h.example".parse().unwrap();
+        // An older entry in front does not win over the new one.
+        auth_file::put(&credentials.files[0], &scope, &login("old")).unwrap();
+        auth_file::put(&credentials.files[2], &scope, &login("other")).unwrap();
+        credentials.store(&scope, &login("new")).unwrap();
+        let (found, keeper) = credentials.find(&scope).unwrap().unwrap();
+        assert_eq!((found.user(), keeper), (Some("new"), Keeper::File(credentials.files[1].clone())));
+        assert!(credentials.erase(&scope).unwrap() && !credentials.erase(&scope).unwrap());
+        assert_eq!(credentials.find(&scope).unwrap().unwrap().1, Keeper::File(credentials.files[2].clone()));
+        let nowhere = Credentials::default();
+        assert_eq!(nowhere.store(&scope, &login("u")).unwrap_err().hints().len(), 1);
+    }
+
+    #[test]
     fn secrets_are_not_shown() {
-        let shown =
-            format!("{:?} {:?}", Login::Password { user: "u".into(), password: "hush".into() }, Login::IdentityToken("hush".into()));
+        let token = Login::IdentityToken { user: None, token: "hush".into() };
+        let one_time = OneTime { registry: "h".into(), login: login("u") };
+        let shown = format!("{:?} {token:?} {one_time:?}", login("u"));
         assert!(!shown.contains("hush"), "{shown}");
     }
 }

@@ -10,7 +10,20 @@ use super::credentials::Login;
 use crate::error::{Error, Kind, Place, describe_io, quote};
 
 /// How a user gives credentials.
-const CREDENTIALS: &str = "`podman login` or `docker login` writes a file that is read here too, and `--authfile FILE` names another";
+fn credentials(registry: &str) -> String {
+    format!("`rootling login {registry}` (or podman's and docker's), or `--creds USER` for this once")
+}
+
+/// As whom a registry was asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Who<'a> {
+    /// As nobody.
+    Nobody,
+    /// With credentials that were given or stored.
+    Known(&'a Login),
+    /// With credentials that are being tried.
+    Candidate,
+}
 
 /// Whether trying again makes sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +146,7 @@ fn of_tls(base: Error, host: &str, tls: &rustls::Error) -> Fault {
 }
 
 /// A registry's answer that is not the one hoped for.
-pub(super) fn of_status(what: &str, url: &Url, status: StatusCode, body: &[u8], login: Option<&Login>) -> Error {
+pub(super) fn of_status(what: &str, url: &Url, status: StatusCode, body: &[u8], who: Who<'_>) -> Error {
     let host = host(url);
     let kind = match status {
         StatusCode::NOT_FOUND => Kind::NotFound,
@@ -147,17 +160,22 @@ pub(super) fn of_status(what: &str, url: &Url, status: StatusCode, body: &[u8], 
         None => format!("{} answered {status}", quote(&host)),
     });
     let shown = if host == "registry-1.docker.io" { "docker.io" } else { &host };
-    match (status, login.map(Login::user)) {
-        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, None) => {
-            error = error.hint(format!("check the name; if it is private, give credentials for {shown} first: {CREDENTIALS}"));
+    let credentials = credentials(shown);
+    match (status, who) {
+        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Who::Nobody) => {
+            error = error.hint(format!("check the name; if it is private, give credentials for {shown} first: {credentials}"));
         }
-        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Some(user)) => {
-            let who = user.map_or_else(|| "the stored token".to_owned(), |user| format!("user {}", quote(user)));
-            error = error.hint(format!("{who} may not do this; give credentials of somebody who may for {shown}: {CREDENTIALS}"));
+        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Who::Known(login)) => {
+            let who = login.user().map_or_else(|| "the stored token".to_owned(), |user| format!("user {}", quote(user)));
+            error = error.hint(format!("{who} may not do this; give credentials of somebody who may for {shown}: {credentials}"));
         }
-        (StatusCode::TOO_MANY_REQUESTS, None) => {
-            error = error.hint(format!("try again later; users with credentials often may do more: {CREDENTIALS}"));
+        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Who::Candidate) => {
+            error = error.hint("check the user name and the password; many registries want an access token in the place of the password");
         }
+        (StatusCode::TOO_MANY_REQUESTS, Who::Nobody) => {
+            error = error.hint(format!("try again later; users with credentials often may do more: {credentials}"));
+        }
+        (StatusCode::NOT_FOUND, Who::Candidate) => error = error.hint("is it a registry? They answer at `/v2/`"),
         (StatusCode::NOT_FOUND, _) => error = error.hint("check the repository's name and the tag"),
         (s, _) if s.is_server_error() => error = error.hint("the registry has a problem; try again later"),
         _ => {}

@@ -14,6 +14,7 @@
 //! Source: OCI distribution-spec 1.1, Docker's token authentication (distribution, docs/spec/auth), containers-registries.conf(5),
 //! containers-auth.json(5), containers-certs.d(5).
 
+mod auth_file;
 mod blob;
 mod body;
 mod challenge;
@@ -23,11 +24,15 @@ mod credentials;
 mod download;
 mod engine;
 mod fault;
+mod helper;
+mod log_in;
 mod names;
 mod payload;
 mod redirect;
+mod referrers;
 mod registries_conf;
 mod retry;
+mod scope;
 mod settings;
 mod tags;
 mod token;
@@ -36,9 +41,11 @@ mod upload;
 
 pub use blob::BlobStream;
 pub use client::{Client, FetchedManifest};
-pub use credentials::{Credentials, Login};
+pub use credentials::{Credentials, Keeper, Login, OneTime};
 pub use download::{Ask, Fetched, Head, Receiver, Validators};
 pub use engine::Engine;
+pub use log_in::{Admitted, Checked};
 pub use registries_conf::{Endpoint, RegistriesConf, Security};
+pub use scope::Scope;
 pub use settings::{Patience, Settings, TlsVerify};
 pub use upload::{Put, Upload};

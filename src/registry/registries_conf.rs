@@ -1,7 +1,6 @@
-//! Mirrors, blocked and insecure registries: containers-registries.conf(5), version 2, and what version 1 can say.
+//! Mirrors, blocked and insecure registries, short names: containers-registries.conf(5), version 2, and what version 1 can say.
 //!
-//! Short names (`unqualified-search-registries`, aliases) are deliberately not read: a name without registry means `docker.io`,
-//! here as in docker, so that a Dockerfile means the same everywhere.
+//! What a short name means is [`ShortNames`]' to say; here is only read what the files have on it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Error, IoContext as _, Kind, Place, Result, quote};
-use crate::oci::Reference;
+use crate::oci::{Reference, ShortNameMode, ShortNames};
 
 /// How far a server is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +28,8 @@ pub struct Endpoint {
     pub repository: String,
     /// How far it is trusted.
     pub security: Security,
+    /// What references call the registry, if this is the registry itself; `None` for a mirror.
+    pub asked: Option<String>,
 }
 
 /// What the `registries.conf` files say, merged.
@@ -36,6 +37,8 @@ pub struct Endpoint {
 pub struct RegistriesConf {
     /// By prefix; a later file replaces an earlier one's entry.
     registries: BTreeMap<String, Registry>,
+    short_names: ShortNames,
+    credential_helpers: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -58,10 +61,14 @@ struct Mirror {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "kebab-case")]
 struct Document {
     registry: Vec<Registry>,
     registries: VersionOne,
+    unqualified_search_registries: Option<Vec<String>>,
+    short_name_mode: Option<String>,
+    aliases: BTreeMap<String, String>,
+    credential_helpers: Option<Vec<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -69,6 +76,7 @@ struct Document {
 struct VersionOne {
     insecure: VersionOneList,
     block: VersionOneList,
+    search: VersionOneList,
 }
 
 #[derive(Default, Deserialize)]
@@ -109,6 +117,24 @@ impl RegistriesConf {
             }
             self.registries.insert(registry.prefix.clone(), registry);
         }
+        if let Some(search) = document.unqualified_search_registries {
+            self.short_names.search = search;
+        } else if !document.registries.search.registries.is_empty() {
+            self.short_names.search = document.registries.search.registries;
+        }
+        match document.short_name_mode.as_deref() {
+            None | Some("") => {}
+            Some("enforcing") => self.short_names.mode = ShortNameMode::Enforcing,
+            Some("permissive") => self.short_names.mode = ShortNameMode::Permissive,
+            Some("disabled") => self.short_names.mode = ShortNameMode::Disabled,
+            Some(other) => return Err(bad(&format!("unknown short-name-mode {}", quote(other)))),
+        }
+        self.short_names.aliases.extend(document.aliases);
+        // An empty one takes back what an earlier file says.
+        self.short_names.aliases.retain(|_, target| !target.is_empty());
+        if let Some(helpers) = document.credential_helpers {
+            self.credential_helpers = helpers;
+        }
         for host in document.registries.insecure.registries {
             self.entry(&host).insecure = true;
         }
@@ -123,15 +149,38 @@ impl RegistriesConf {
         self.registries.entry(host.to_owned()).or_insert_with(new)
     }
 
+    /// What names without a registry mean.
+    pub fn short_names(&self) -> &ShortNames {
+        &self.short_names
+    }
+
+    /// `credential-helpers`, in their order.
+    pub fn credential_helpers(&self) -> &[String] {
+        &self.credential_helpers
+    }
+
+    /// A registry as a whole. Refuses one that is blocked.
+    pub(super) fn home(&self, registry: &str) -> Result<Endpoint> {
+        let (host, repository, asked) = (registry.to_owned(), String::new(), Some(registry.to_owned()));
+        let own = Endpoint { host, repository, security: Security::Verified, asked };
+        let Some((conf, _)) = self.find(registry) else { return Ok(own) };
+        conf.check_blocked()?;
+        let moved = Some(&conf.location).filter(|location| !location.is_empty() && !location.contains('/') && conf.prefix == registry);
+        Ok(Endpoint { host: moved.cloned().unwrap_or(own.host), security: security(conf.insecure), ..own })
+    }
+
     /// Who may serve a reference: mirrors in their order, then the registry itself. Refuses what is blocked.
     pub fn endpoints(&self, reference: &Reference) -> Result<Vec<Endpoint>> {
         let name = format!("{}/{}", reference.registry(), reference.repository());
-        let own = Endpoint { host: reference.registry().into(), repository: reference.repository().into(), security: Security::Verified };
+        let asked = Some(reference.registry().to_owned());
+        let own = Endpoint {
+            host: reference.registry().into(),
+            repository: reference.repository().into(),
+            security: Security::Verified,
+            asked: asked.clone(),
+        };
         let Some((registry, matched)) = self.find(&name) else { return Ok(vec![own]) };
-        if registry.blocked {
-            return Err(Error::with_kind(Kind::Denied, format!("registry {} is blocked", quote(&registry.prefix)))
-                .cause("registries.conf says `blocked = true`"));
-        }
+        registry.check_blocked()?;
         let rest = &name[matched..];
         let mut endpoints = Vec::new();
         for mirror in registry.mirror.iter().filter(|m| m.serves(registry, reference)) {
@@ -140,7 +189,7 @@ impl RegistriesConf {
         if registry.location.is_empty() {
             endpoints.push(Endpoint { security: security(registry.insecure), ..own });
         } else {
-            endpoints.push(endpoint(&format!("{}{rest}", registry.location), registry.insecure)?);
+            endpoints.push(Endpoint { asked, ..endpoint(&format!("{}{rest}", registry.location), registry.insecure)? });
         }
         Ok(endpoints)
     }
@@ -149,6 +198,16 @@ impl RegistriesConf {
     fn find(&self, name: &str) -> Option<(&Registry, usize)> {
         let candidates = self.registries.values().filter_map(|r| Some((r, matched(&r.prefix, name)?)));
         candidates.max_by_key(|(r, _)| r.prefix.len())
+    }
+}
+
+impl Registry {
+    fn check_blocked(&self) -> Result<()> {
+        if !self.blocked {
+            return Ok(());
+        }
+        let error = Error::with_kind(Kind::Denied, format!("registry {} is blocked", quote(&self.prefix)));
+        Err(error.cause("registries.conf says `blocked = true`").hint("use another registry, or ask who wrote the file"))
     }
 }
 
@@ -170,7 +229,7 @@ fn security(insecure: bool) -> Security {
 fn endpoint(name: &str, insecure: bool) -> Result<Endpoint> {
     match name.split_once('/') {
         Some((host, repository)) if !host.is_empty() && !repository.is_empty() => {
-            Ok(Endpoint { host: host.into(), repository: repository.into(), security: security(insecure) })
+            Ok(Endpoint { host: host.into(), repository: repository.into(), security: security(insecure), asked: None })
         }
         _ => Err(Error::input("invalid registries.conf").cause(format!("location makes {}, which names no repository", quote(name)))),
     }
@@ -207,8 +266,9 @@ mod tests {
     use super::*;
 
     const TEXT: &str = r#"
-        unqualified-search-registries = ["ignored.example"]
-        short-name-mode = "enforcing"
+        unqualified-search-registries = ["a.example", "docker.io"]
+        short-name-mode = "permissive"
+        credential-helpers = ["containers-auth.json", "pass"]
         [[registry]]
         location = "docker.io"
         [[registry.mirror]]
@@ -261,9 +321,41 @@ mod tests {
 
     #[test]
     fn refuses_nonsense() {
-        for text in ["[[registry]]", "x = [", "[[registry]]\nlocation='a.b'\n[[registry.mirror]]\ninsecure=true", "registry = 1"] {
+        for text in [
+            "[[registry]]",
+            "x = [",
+            "short-name-mode = 'x'",
+            "[[registry]]\nlocation='a.b'\n[[registry.mirror]]\ninsecure=true",
+            "registry = 1",
+        ] {
             assert!(RegistriesConf::default().merge(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn reads_short_names_and_helpers() {
+        let mut conf = RegistriesConf::default();
+        assert_eq!(*conf.short_names(), ShortNames::default());
+        conf.merge(TEXT).unwrap();
+        assert_eq!((conf.short_names().search.len(), conf.short_names().mode), (2, ShortNameMode::Permissive));
+        assert_eq!(conf.credential_helpers(), ["containers-auth.json", "pass"]);
+        conf.merge("[aliases]\n'a' = 'h.example/a'\n'b' = 'h.example/b'").unwrap();
+        conf.merge("[aliases]\n'a' = ''").unwrap();
+        assert_eq!(conf.short_names().aliases.keys().collect::<Vec<_>>(), ["b"]);
+        conf.merge("[registries.search]\nregistries = ['one.example']").unwrap();
+        assert_eq!(conf.short_names().search, ["one.example"]);
+    }
+
+    #[test]
+    fn knows_registries_as_a_whole() {
+        let mut conf = RegistriesConf::default();
+        conf.merge("[[registry]]\nlocation='h.example'\ninsecure=true\n[[registry]]\nprefix='old.example'\nlocation='new.example'")
+            .unwrap();
+        conf.merge("[[registry]]\nlocation='no.example'\nblocked=true").unwrap();
+        let home = |registry: &str| conf.home(registry).map(|e| (e.host, e.security, e.asked));
+        assert_eq!(home("h.example").unwrap(), ("h.example".into(), Security::Insecure, Some("h.example".into())));
+        assert_eq!(home("old.example").unwrap(), ("new.example".into(), Security::Verified, Some("old.example".into())));
+        assert_eq!(home("no.example").unwrap_err().kind(), Kind::Denied);
     }
 
     #[test]

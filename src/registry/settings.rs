@@ -18,6 +18,8 @@ pub struct Settings {
     pub tls: TlsVerify,
     /// Directories with one subdirectory `host[:port]` each: `*.crt` are CAs, `*.cert` with `*.key` a client's certificate.
     pub certificate_dirs: Vec<PathBuf>,
+    /// A directory with such files for every registry; then the only one.
+    pub certificates: Option<PathBuf>,
     /// Further CA certificates (PEM) trusted for every registry.
     pub ca_files: Vec<PathBuf>,
     /// The `User-Agent` header.
@@ -74,6 +76,7 @@ impl Default for Settings {
             credentials: Credentials::default(),
             tls: TlsVerify::default(),
             certificate_dirs: Vec::new(),
+            certificates: None,
             ca_files: Vec::new(),
             user_agent: concat!("rootling/", env!("CARGO_PKG_VERSION")).into(),
             patience: Patience::default(),

@@ -11,13 +11,13 @@ use tokio::sync::Mutex;
 use super::challenge;
 use super::connections::{Connections, is_loopback};
 use super::credentials::Login;
-use super::fault::{self, Fault, Retry};
+use super::fault::{self, Fault, Retry, Who};
 use super::payload::Payload;
 use super::redirect::{self, Integrity, Request};
 use super::registries_conf::{Endpoint, Security};
 use super::retry;
 use super::settings::{Settings, TlsVerify};
-use super::token::{self, Demand, Grant};
+use super::token::{self, Demand, Grant, Purpose};
 use crate::error::{Error, Result, quote};
 use crate::event::Event;
 
@@ -42,6 +42,8 @@ pub(super) struct Call<'a> {
 /// Where a call goes.
 #[derive(Clone, Debug)]
 pub(super) enum Target {
+    /// `/v2/` itself.
+    Api,
     /// Below `/v2/REPOSITORY/`.
     Path(String),
     /// An address the registry gave for what follows, absolute or not.
@@ -51,6 +53,8 @@ pub(super) enum Target {
 /// What one may do in a repository, as tokens have it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Access {
+    /// Nothing in particular: whether the login is good.
+    LogIn,
     /// Read.
     Pull,
     /// Read and write.
@@ -127,6 +131,11 @@ impl Transport {
         tokio::time::sleep(delay).await;
     }
 
+    /// What the registry granted for a call that succeeded; `None` if it asked nobody who they are.
+    pub(super) async fn grant_of(&self, call: &Call<'_>) -> Option<Grant> {
+        self.session(call).grant.lock().await.clone()
+    }
+
     fn session(&self, call: &Call<'_>) -> Arc<Session> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.entry((call.endpoint.clone(), call.access.clone())).or_default().clone()
@@ -178,7 +187,8 @@ impl Transport {
             if status == StatusCode::UNAUTHORIZED && ours && !last {
                 let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
                 let challenges: Vec<_> = challenges.filter_map(|h| h.to_str().ok()).flat_map(challenge::parse).collect();
-                let demand = Demand { what: call.what, registry: url, security, scopes: &scopes(call), login: login.as_ref() };
+                let purpose = if call.access == Access::LogIn { Purpose::LogIn } else { Purpose::Access };
+                let demand = Demand { what: call.what, registry: url, security, scopes: &scopes(call), login: login.as_ref(), purpose };
                 let old = sent.take();
                 sent = self.renew(session, old, &challenges, &demand).await?;
                 if sent.is_some() {
@@ -208,8 +218,9 @@ impl Transport {
     }
 
     /// Only a repository's own registry and mirrors named in registries.conf are endpoints, so each gets what is stored for it.
+    /// What is given for this once is for the registry alone.
     fn login(&self, endpoint: &Endpoint) -> Result<Option<Login>> {
-        self.settings.credentials.lookup(&endpoint.host, &endpoint.repository)
+        self.settings.credentials.lookup(endpoint.asked.as_deref(), &endpoint.host, &endpoint.repository)
     }
 
     async fn refusal(&self, call: &Call<'_>, response: Response, from: &Url, login: Option<&Login>) -> Fault {
@@ -218,7 +229,12 @@ impl Transport {
         // What Go's and nginx' servers say to HTTP on their TLS port; to HEAD they say nothing.
         let told = call.method == Method::HEAD || String::from_utf8_lossy(&body).contains("HTTPS");
         let wrong_scheme = status == StatusCode::BAD_REQUEST && told;
-        Fault { error: fault::of_status(call.what, from, status, &body, login), retry, wrong_scheme }
+        let who = match login {
+            _ if call.access == Access::LogIn => Who::Candidate,
+            Some(login) => Who::Known(login),
+            None => Who::Nobody,
+        };
+        Fault { error: fault::of_status(call.what, from, status, &body, who), retry, wrong_scheme }
     }
 
     /// The ways to talk to a host, best first.
@@ -248,6 +264,7 @@ impl Transport {
 fn scopes(call: &Call<'_>) -> Vec<String> {
     let own = |actions: &str| format!("repository:{}:{actions}", call.endpoint.repository);
     match &call.access {
+        Access::LogIn => Vec::new(),
         Access::Pull => vec![own("pull")],
         Access::Push => vec![own("pull,push")],
         Access::Mount { from } => vec![own("pull,push"), format!("repository:{from}:pull")],
@@ -266,8 +283,9 @@ fn url(scheme: &str, call: &Call<'_>) -> Result<Url> {
     let base = base(scheme, call.endpoint);
     let bad = |e: &dyn std::fmt::Display| Error::input(format!("invalid registry address {}", quote(&call.endpoint.host))).cause(e);
     let text = match &call.target {
+        Target::Api => "/v2/",
         Target::Path(path) => return Url::parse(&format!("{base}{path}")).map_err(|e| bad(&e)),
-        Target::Location(text) => text,
+        Target::Location(text) => text.as_str(),
     };
     let base = Url::parse(&base).map_err(|e| bad(&e))?;
     let refuse = |why: String| Error::with_kind(crate::error::Kind::Network, call.what).at(fault::place(&base)).cause(why);

@@ -123,7 +123,7 @@ impl Client {
     }
 
     /// The registry itself: mirrors take no pushes.
-    fn home(&self, reference: &Reference) -> Result<Endpoint> {
+    pub(super) fn home(&self, reference: &Reference) -> Result<Endpoint> {
         Ok(self.endpoints(reference)?.pop().expect("a reference has its registry"))
     }
 

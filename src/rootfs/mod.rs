@@ -18,6 +18,7 @@
 pub mod access_list;
 pub mod assemble;
 pub mod compress;
+pub mod differ;
 pub mod extract;
 pub mod hash;
 pub mod listing;

@@ -28,7 +28,7 @@ pub use os_release::System;
 pub use spdx::{Document, MEDIA_TYPE};
 
 /// Largest database that is read: rpm's of a full desktop has 200 MB.
-const LARGEST_DATABASE: u64 = 1 << 30;
+const LARGEST_DATABASE: u64 = 512 << 20;
 /// Largest file that describes one package.
 const LARGEST_DESCRIPTION: u64 = 4 << 20;
 
@@ -41,8 +41,8 @@ pub struct Inventory {
     pub packages: Vec<Package>,
     /// What could not be read, and why.
     pub notes: Vec<String>,
-    /// npm's lock files and the directories they speak of, until all packages are found.
-    locks: Vec<(ImagePath, Vec<u8>)>,
+    /// npm's lock files, which are read when all packages are found.
+    locks: Vec<ImagePath>,
 }
 
 /// Whose package.
@@ -115,7 +115,7 @@ impl Inventory {
             FileKind::File => found.visit(view, node),
             _ => Ok(()),
         })?;
-        npm::add_checksums(&mut found);
+        npm::add_checksums(view, &mut found)?;
         found.packages.sort();
         found.packages.dedup();
         Ok(found)

@@ -6,20 +6,21 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::{Inventory, LARGEST_DATABASE, LARGEST_DESCRIPTION, Manager, Package, person};
+use super::{Inventory, LARGEST_DESCRIPTION, Manager, Package, person};
 use crate::error::Result;
 use crate::oci::ImagePath;
 use crate::rootfs::view::{Node, View};
+
+/// A lock file has some hundred bytes a package.
+const LARGEST_LOCK: u64 = 64 << 20;
 
 pub(super) fn visit(view: &View, node: &Node, found: &mut Inventory) -> Result<()> {
     if is_package(&node.path) {
         if let Some(bytes) = found.content(view, &node.path, LARGEST_DESCRIPTION)? {
             found.packages.extend(package(&bytes, &node.path.to_string()));
         }
-    } else if node.path.as_bytes().ends_with(b"node_modules/.package-lock.json")
-        && let Some(bytes) = found.content(view, &node.path, LARGEST_DATABASE)?
-    {
-        found.locks.push((node.path.parent().unwrap_or_default(), bytes));
+    } else if node.path.as_bytes().ends_with(b"node_modules/.package-lock.json") {
+        found.locks.push(node.path.clone());
     }
     Ok(())
 }
@@ -50,16 +51,23 @@ fn package(bytes: &[u8], location: &str) -> Option<Package> {
 }
 
 /// Gives packages the checksums that lock files know.
-pub(super) fn add_checksums(found: &mut Inventory) {
-    for (directory, bytes) in std::mem::take(&mut found.locks) {
+pub(super) fn add_checksums(view: &View, found: &mut Inventory) -> Result<()> {
+    for path in std::mem::take(&mut found.locks) {
+        let Some(bytes) = found.content(view, &path, LARGEST_LOCK)? else { continue };
         let Ok(lock) = serde_json::from_slice::<Value>(&bytes) else { continue };
-        let prefix = directory.parent().unwrap_or_default();
-        for package in found.packages.iter_mut().filter(|package| package.manager == Manager::Npm && package.checksum.is_none()) {
-            let file = ImagePath::clean(&package.location);
-            let place = file.parent().and_then(|place| place.strip_prefix(&prefix));
-            let place = place.map(|place| String::from_utf8_lossy(place.as_bytes()).into_owned());
-            package.checksum = place.and_then(|place| checksum(lock["packages"][&place]["integrity"].as_str()?));
-        }
+        let prefix = path.parent().and_then(|directory| directory.parent()).unwrap_or_default();
+        take_checksums(&lock, &prefix, &mut found.packages);
+    }
+    Ok(())
+}
+
+/// A lock's checksums for the packages below the directory it speaks of.
+fn take_checksums(lock: &Value, prefix: &ImagePath, packages: &mut [Package]) {
+    for package in packages.iter_mut().filter(|package| package.manager == Manager::Npm && package.checksum.is_none()) {
+        let file = ImagePath::clean(&package.location);
+        let place = file.parent().and_then(|place| place.strip_prefix(prefix));
+        let place = place.map(|place| String::from_utf8_lossy(place.as_bytes()).into_owned());
+        package.checksum = place.and_then(|place| checksum(lock["packages"][&place]["integrity"].as_str()?));
     }
 }
 
@@ -108,13 +116,11 @@ mod tests {
 
     #[test]
     fn takes_checksums_from_locks() {
-        let mut found = Inventory::default();
-        found.packages.push(Package::new(Manager::Npm, "a", "1", "/app/node_modules/a/package.json"));
-        found.packages.push(Package::new(Manager::Npm, "a", "2", "/other/node_modules/a/package.json"));
-        let lock = br#"{"packages":{"node_modules/a":{"version":"1","integrity":"sha1-AQI="}}}"#;
-        found.locks.push((ImagePath::clean("/app/node_modules"), lock.to_vec()));
-        add_checksums(&mut found);
-        assert_eq!(found.packages[0].checksum, Some(("SHA1", "0102".into())));
-        assert_eq!(found.packages[1].checksum, None);
+        let package = |version: &str, location: &str| Package::new(Manager::Npm, "a", version, location);
+        let mut packages = [package("1", "/app/node_modules/a/package.json"), package("2", "/other/node_modules/a/package.json")];
+        let lock = serde_json::json!({ "packages": { "node_modules/a": { "version": "1", "integrity": "sha1-AQI=" } } });
+        take_checksums(&lock, &ImagePath::clean("/app"), &mut packages);
+        assert_eq!(packages[0].checksum, Some(("SHA1", "0102".into())));
+        assert_eq!(packages[1].checksum, None);
     }
 }

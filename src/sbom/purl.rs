@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{Manager, Package, System};
+use crate::oci::percent_encoded;
 
 /// A package's URL.
 pub(super) fn of(package: &Package, system: &System) -> String {
@@ -24,18 +25,18 @@ pub(super) fn of(package: &Package, system: &System) -> String {
     let mut url = format!("pkg:{kind}");
     for part in [namespace, name].into_iter().filter(|part| !part.is_empty()) {
         url.push('/');
-        url.push_str(&encode(part));
+        url.push_str(&percent_encoded(part));
     }
     if !package.version.is_empty() {
         url.push('@');
-        url.push_str(&encode(&package.version));
+        url.push_str(&percent_encoded(&package.version));
     }
     let mut qualifiers: BTreeMap<&str, String> = package.qualifiers.iter().map(|(name, value)| (*name, value.clone())).collect();
     qualifiers.extend(package.architecture.clone().map(|architecture| ("arch", architecture)));
     if matches!(package.manager, Manager::Dpkg | Manager::Rpm | Manager::Apk) {
         qualifiers.extend(system.distribution().map(|distribution| ("distro", distribution)));
     }
-    let qualifiers: Vec<String> = qualifiers.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
+    let qualifiers: Vec<String> = qualifiers.iter().map(|(name, value)| format!("{name}={}", percent_encoded(value))).collect();
     if !qualifiers.is_empty() {
         url.push('?');
         url.push_str(&qualifiers.join("&"));
@@ -46,19 +47,7 @@ pub(super) fn of(package: &Package, system: &System) -> String {
 /// The URL of an image by its digest.
 pub(super) fn of_image(name: &str, digest: &str, architecture: &str) -> String {
     let last = name.rsplit('/').next().unwrap_or_default().split(['@', ':']).next().unwrap_or_default();
-    format!("pkg:oci/{}@{}?arch={}", encode(&last.to_lowercase()), encode(digest), encode(architecture))
-}
-
-/// Everything but the characters that stay ("Character encoding").
-fn encode(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'~' | b':' => out.push(char::from(byte)),
-            other => out.push_str(&format!("%{other:02X}")),
-        }
-    }
-    out
+    format!("pkg:oci/{}@{}?arch={}", percent_encoded(&last.to_lowercase()), percent_encoded(digest), percent_encoded(architecture))
 }
 
 #[cfg(test)]

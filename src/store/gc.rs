@@ -157,6 +157,9 @@ impl Store {
             }
             for member in image.members() {
                 needed.blobs.extend(member.blobs.iter().chain([&member.manifest.digest, &member.config]));
+                for referrer in self.referrers(&member.manifest.digest)? {
+                    needed.blobs.extend(referrer.blobs.iter().chain([&referrer.manifest.digest]));
+                }
                 if options.trees != Keep::Nothing {
                     needed.trees.insert(chain_of(&member.layers));
                 }
@@ -231,6 +234,13 @@ impl Store {
         for path in files(&self.layout().layer_blobs())? {
             if layout::digest_of_name(&path).is_none_or(|digest| !self.layout().layer(&DiffId(digest)).exists()) {
                 take_away(&path, action)?;
+            }
+        }
+        if self.layout().referrers().exists() {
+            for path in files(&self.layout().referrers())? {
+                if layout::digest_of_name(&path).is_none_or(|digest| !self.layout().blob(&digest).exists()) {
+                    take_away(&path, action)?;
+                }
             }
         }
         for path in files(&self.layout().tmp())? {

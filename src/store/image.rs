@@ -135,6 +135,13 @@ impl Store {
         {
             return Ok(record);
         }
+        if let (Some(_), Some(names)) = (&reference, self.inner.short_names.get()) {
+            for meant in names.local(text) {
+                if let Some(record) = self.image(&meant)? {
+                    return Ok(record);
+                }
+            }
+        }
         let images = self.images()?;
         if let Some((reference, digest)) = reference.as_ref().and_then(|r| Some((r, r.digest()?)))
             && let Some(record) = images.iter().find(|i| same_repository(&i.reference, reference) && i.stands_for(digest))

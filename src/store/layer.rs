@@ -45,8 +45,8 @@ pub struct Draft {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct LayerFile {
-    diff_id: DiffId,
+pub(super) struct LayerFile {
+    pub(super) diff_id: DiffId,
     size: u64,
     origin: Origin,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,12 +170,17 @@ impl Store {
     }
 }
 
-const LAYER_FILE: &str = "layer.json";
+pub(super) const LAYER_FILE: &str = "layer.json";
 
 impl Draft {
     /// The directory to be filled: `fs/` and, where needed, `record`.
     pub fn path(&self) -> &Path {
         self.unfinished.path()
+    }
+
+    /// Gives it its place, where nothing may stand.
+    pub(super) fn place(&mut self, to: &Path) -> Result<()> {
+        self.unfinished.place(to).doing("create layer", to)
     }
 
     /// Makes it a layer, whose diff ID and tar size the caller knows from having read the tar.
@@ -225,14 +230,28 @@ impl Draft {
 }
 
 impl LayerFile {
+    /// That of a layer from someone's tar which is on the disk.
+    pub(super) fn unpacked(diff_id: DiffId, size: u64) -> Vec<u8> {
+        let file = Self { diff_id, size, origin: Origin::Unpacked, boot: None };
+        serde_json::to_vec(&file).expect("a layer file has only string keys")
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// `None` if there is none, or none that can be read.
-    fn load(path: &Path) -> Result<Option<Self>> {
+    pub(super) fn load(path: &Path) -> Result<Option<Self>> {
         Ok(record::read(path)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 }
 
 /// Digest and size of the tar a layer directory makes.
-fn pack(dir: &Path) -> Result<(DiffId, u64)> {
+pub(super) fn pack(dir: &Path) -> Result<(DiffId, u64)> {
     let mut hasher = Hasher::new();
     let packed = pack_layer(&LayerDir::open(dir)?, &mut hasher)?;
     Ok((DiffId(hasher.finish()), packed.bytes))

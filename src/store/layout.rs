@@ -8,6 +8,7 @@
 //!   layers/<diff ID>/fs/                a layer's files in overlayfs' form
 //!   layers/<diff ID>/record             what the files can't hold (rootfs::Record), if anything
 //!   layers/<diff ID>/layer.json         size of its tar, and whether it is known to be on the disk (see `layer`)
+//!   referrers/<hex>                     what is attached to the manifest of this digest (see `referrers`); made when the first is needed
 //!   trees/<chain ID>/{fs/,record}       all layers of a stack applied; or a symbolic link to a layer that is a tree already
 //!   cache/steps/<cache key>             one record a build step
 //!   cache/blobs/<diff ID>               descriptors of the compressed forms a layer is known to have
@@ -79,6 +80,14 @@ impl Layout {
 
     pub fn layer(&self, diff_id: &DiffId) -> PathBuf {
         self.layers().join(diff_id.0.hex())
+    }
+
+    pub fn referrers(&self) -> PathBuf {
+        self.root.join("referrers")
+    }
+
+    pub fn referrers_of(&self, subject: &Digest) -> PathBuf {
+        self.referrers().join(subject.hex())
     }
 
     pub fn trees(&self) -> PathBuf {

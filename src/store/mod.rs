@@ -27,12 +27,14 @@ mod list;
 mod lock;
 mod owner;
 mod record;
+mod referrers;
 mod remove;
 mod step;
 mod sync;
 mod tree;
 mod unfinished;
 mod usage;
+mod verify;
 mod workspace;
 
 #[cfg(test)]
@@ -43,7 +45,7 @@ mod testing;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 pub use blob::{BlobReader, BlobWriter};
 pub use cache_mount::{CacheMount, CacheMountEntry, CacheMountRecord, Sharing};
@@ -54,14 +56,16 @@ pub use index::{DEEPEST_INDEX, Extra, MOST_DOCUMENTS};
 pub use layer::{Draft, Layer};
 pub use list::Named;
 pub use lock::{Lock, Work};
+pub use referrers::Referrer;
 pub use step::{StepEntry, StepRecord};
 pub use unfinished::Scratch;
 pub use usage::DiskUse;
+pub use verify::{Inventory, LayerState, Replaced};
 pub use workspace::{CommitOptions, Workspace, WorkspaceKind, WorkspaceRoot, lowers};
 
 use crate::error::Result;
 use crate::event::{Silent, Sink};
-use crate::oci::DiffId;
+use crate::oci::{DiffId, ShortNames};
 use layout::Layout;
 use lease::Live;
 use owner::Owner;
@@ -80,6 +84,8 @@ struct Inner {
     /// Layers already looked up; they are leased, so they stay.
     layers: Mutex<HashMap<DiffId, Layer>>,
     unsynced: Mutex<sync::Unsynced>,
+    /// What names without a registry may mean, where more than docker's is searched.
+    short_names: OnceLock<ShortNames>,
     /// Copied trees whose workspace is done, for the next one on top.
     spares: Mutex<Vec<workspace::Spare>>,
 }
@@ -115,6 +121,11 @@ impl Store {
         Ok((format::look(&layout)? == format::Found::Storage).then(|| Self::with(layout, Arc::new(Silent))))
     }
 
+    /// From now on finds images also by the short names they could have been pulled by.
+    pub fn know_short_names(&self, names: ShortNames) {
+        let _ = self.inner.short_names.set(names);
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.inner.layout.root()
@@ -134,6 +145,7 @@ impl Store {
             sink,
             layers: Mutex::default(),
             unsynced: Mutex::default(),
+            short_names: OnceLock::new(),
             spares: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }

@@ -155,6 +155,19 @@ pub fn fork(
     }
 }
 
+/// Moves this process into new namespaces; with a user namespace it has every capability there until it executes another program.
+///
+/// # Errors
+/// The step and the cause: `EBUSY` if this process has several threads, those of unshare(2).
+pub fn enter_here(namespaces: Namespaces, inside_uid: u32, inside_gid: u32) -> Result<(), (LaunchStep, io::Error)> {
+    let threads = std::fs::read_dir("/proc/self/task").map_err(|e| (LaunchStep::Clone, e))?.count();
+    if threads != 1 {
+        return Err((LaunchStep::Clone, io::Error::from_raw_os_error(libc::EBUSY)));
+    }
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    enter(namespaces, (inside_uid, uid), (inside_gid, gid))
+}
+
 /// Enters new namespaces, with one user and one group mapped: (inside, outside).
 fn enter(namespaces: Namespaces, uid: (u32, u32), gid: (u32, u32)) -> Result<(), (LaunchStep, io::Error)> {
     // SAFETY: unshare(2) with flags only.

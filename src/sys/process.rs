@@ -59,6 +59,23 @@ pub fn close_on_exec_from_3() {
     }
 }
 
+/// Has a program killed when the thread that starts it ends, and so when this process does.
+pub fn die_with_parent(command: &mut std::process::Command) {
+    let parent = std::process::id();
+    let die = move || {
+        // SAFETY: system calls with plain numbers, which may be made between fork and execve.
+        unsafe {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // The parent may have ended before.
+            if libc::getppid().unsigned_abs() != parent { Err(io::Error::from_raw_os_error(libc::ESRCH)) } else { Ok(()) }
+        }
+    };
+    // SAFETY: the closure allocates nothing and takes no lock.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, die) };
+}
+
 /// Gives `SIGPIPE`, which Rust ignores, its default action back, for a program about to be executed.
 pub fn restore_sigpipe() {
     // SAFETY: installs no handler.

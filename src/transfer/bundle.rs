@@ -161,6 +161,8 @@ pub(super) struct Companion {
 
 /// One image of a bundle.
 pub(super) struct Ready {
+    /// Its manifest in storage.
+    pub(super) stored: Digest,
     pub(super) manifest: Document,
     pub(super) config: Document,
     pub(super) parsed: ImageConfig,
@@ -206,7 +208,8 @@ impl<'a> Bundle<'a> {
     /// Something that is no image but is kept like one.
     pub(super) fn artifact(store: &'a Store, manifest: Document, config: Document, layers: Vec<(Descriptor, DiffId)>) -> Self {
         let platform = Platform::host();
-        let ready = Ready { manifest, config, parsed: ImageConfig::scratch(&platform), platform, layers };
+        let stored = manifest.descriptor.digest;
+        let ready = Ready { stored, manifest, config, parsed: ImageConfig::scratch(&platform), platform, layers };
         Self { store, images: vec![ready], extras: Vec::new(), index: None, root_annotations: BTreeMap::new() }
     }
 
@@ -337,6 +340,7 @@ fn ready(store: &Store, descriptor: &Descriptor, shape: &Shape, sink: &dyn Sink)
     let bytes = if changed == manifest { bytes } else { changed.to_bytes() };
     let platform = descriptor.platform.clone().unwrap_or_else(|| parsed.platform());
     Ok(Ready {
+        stored: descriptor.digest,
         manifest: Document::new(manifest_type, bytes),
         config: Document { descriptor: changed.config, bytes: config },
         parsed,

@@ -7,10 +7,12 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::bundle::{Shape, Subject};
+use super::bundle::{Documents, Repack, Shape, Subject};
 use super::client::Client;
+use super::layers::Need;
 use super::place::Place;
 use super::read::{Form, Images, Platforms, ReadImage, ReadRequest};
+use super::signatures::permit;
 use super::write::{self, Job, Outgoing};
 use super::{import, pull};
 use crate::error::{Error, Kind, Result, quote};
@@ -77,7 +79,7 @@ pub struct Copied {
 ///
 /// A place that takes a name and is given none gets the image's own.
 pub fn copy(means: &Means<'_>, from: &Source<'_>, to: &Place, shape: &Shape, stream: &mut dyn Write) -> Result<Copied> {
-    let brought = bring(means, from)?;
+    let brought = bring_for(means, from, need(to, shape))?;
     // As it came it keeps the index it was chosen from.
     if let Place::Storage(name) = to
         && *shape == Shape::default()
@@ -106,15 +108,29 @@ pub struct Source<'a> {
 ///
 /// Errors: those of the place; `Unsupported` for places that only take images.
 pub fn bring(means: &Means<'_>, source: &Source<'_>) -> Result<Brought> {
+    bring_for(means, source, Need::Files)
+}
+
+/// What a copy needs of the layers: registries and layouts take them as they are.
+fn need(to: &Place, shape: &Shape) -> Need {
+    let same = shape.documents == Documents::Same && shape.repack == Repack::New;
+    match to {
+        Place::Registry { documents: Documents::Same, .. } | Place::OciArchive { .. } | Place::OciLayout { .. } if same => Need::Blobs,
+        _ => Need::Files,
+    }
+}
+
+fn bring_for(means: &Means<'_>, source: &Source<'_>, need: Need) -> Result<Brought> {
     let Means { store, sink, .. } = *means;
     let held = |form, path: &Path, name: Option<&str>| {
         let request = ReadRequest { name, digest: source.digest, platforms: source.platforms };
-        Images::open(store, path, Some(form))?.read(&request, sink)
+        Images::open(store, path, Some(form))?.for_need(need).read(&request, sink)
     };
+    permit(means.client, source.place)?;
     let image = match source.place {
         Place::Storage(name) => return stored(store, name, source.platforms),
         Place::Registry { reference, .. } => {
-            let options = pull::PullOptions { platform: preferred(source.platforms) };
+            let options = pull::PullOptions { platform: preferred(source.platforms), need };
             let fetch = if *source.platforms == Platforms::All { pull::fetch_all } else { pull::fetch };
             fetch(store, means.client, reference, &options, sink)?
         }
@@ -143,7 +159,9 @@ pub fn bring(means: &Means<'_>, source: &Source<'_>) -> Result<Brought> {
 
 /// Brings all images here that an archive or a layout holds, told by its content.
 pub fn bring_each(means: &Means<'_>, path: &Path, platforms: &Platforms) -> Result<Vec<Brought>> {
-    let images = Images::open(means.store, path, None)?.read_each(platforms, means.sink)?;
+    let images = Images::open(means.store, path, None)?;
+    permit(means.client, &images.place())?;
+    let images = images.read_each(platforms, means.sink)?;
     images.into_iter().map(|image| brought(means.store, image, platforms)).collect()
 }
 
@@ -160,7 +178,7 @@ fn stored(store: &Store, name: &str, platforms: &Platforms) -> Result<Brought> {
     let (record, subject) = match platforms {
         Platforms::All => {
             let record = store.find_image(name)?;
-            let subject = Subject::of(store, &record)?;
+            let subject = Subject::all(store, &record)?;
             (record, subject)
         }
         Platforms::One(platform) => {
@@ -171,6 +189,14 @@ fn stored(store: &Store, name: &str, platforms: &Platforms) -> Result<Brought> {
     };
     let image = ReadImage { manifest: record.manifest.clone(), index: record.index, names: Vec::new() };
     Ok(Brought { subject, names: vec![record.reference], image, preferred: preferred(platforms) })
+}
+
+/// The platform that is meant when nobody names one: this machine's; of a name here that has no image for it, the one it means alone.
+pub fn usual_platform(store: &Store, place: &Place) -> Result<Platform> {
+    let host = Platform::host();
+    let Place::Storage(name) = place else { return Ok(host) };
+    let record = store.find_image(name)?;
+    Ok(if record.for_platform(&host).is_some() { host } else { record.platform })
 }
 
 /// A name as short as people write it.

@@ -19,13 +19,16 @@ pub fn source(store: &Store, text: &str) -> Result<Place> {
         return Ok(place);
     }
     let path = Path::new(text);
+    // A name in storage wins over a file that is not plainly meant as one.
+    if !text.contains('/') && store.find_image(text).is_ok() {
+        return Ok(Place::Storage(text.to_owned()));
+    }
     match std::fs::metadata(path) {
         Ok(found) if found.is_dir() => Ok(match path.join("oci-layout").is_file() && path.join("index.json").is_file() {
             true => Place::OciLayout { directory: path.to_owned(), name: None },
             false => Place::Directory(path.to_owned()),
         }),
-        // A name in storage wins over a file that is not plainly meant as one.
-        Ok(_) if text.contains('/') || store.find_image(text).is_err() => file(store, path),
+        Ok(_) => file(store, path),
         _ if is_path(text) => Err(Error::with_kind(Kind::NotFound, format!("there is no file or directory {}", quote(text)))),
         _ => Ok(Place::Storage(text.to_owned())),
     }
@@ -44,7 +47,7 @@ pub fn destination(text: &str) -> Result<Place> {
     if ends(&[".tar", ".tgz", ".txz", ".tzst", ".tbz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.zst", ".tar.bz2"]) || text == "-" {
         return Ok(Place::Tarball(text.into()));
     }
-    if is_path(text) || text.ends_with('/') || Path::new(text).is_dir() {
+    if is_path(text) || text.ends_with('/') {
         return Ok(Place::Directory(text.into()));
     }
     let name: Reference = text.parse().map_err(|e: Error| {

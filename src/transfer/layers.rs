@@ -83,17 +83,31 @@ pub(super) trait Blobs: Sync {
     fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<(Box<dyn Read + '_>, String)>;
 }
 
+/// What layers are wanted for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Need {
+    /// Their files: to build on, to run, to be packed in another form.
+    #[default]
+    Files,
+    /// Only to be passed on as they came; nothing is unpacked.
+    Blobs,
+}
+
 /// Where layers come from and go to.
 pub(super) struct Fetch<'a> {
     pub(super) store: &'a Store,
     pub(super) from: &'a dyn Blobs,
     pub(super) total: usize,
+    pub(super) need: Need,
     pub(super) sink: &'a dyn Sink,
 }
 
 impl Fetch<'_> {
-    /// Fetches and unpacks what is not here. The first error stops the others; layers already complete stay.
+    /// Fetches what is not here, and unpacks it if that is needed. The first error stops the others; layers already complete stay.
     pub(super) fn all(&self, wanted: Vec<Wanted>) -> Result<()> {
+        if self.need == Need::Blobs {
+            return self.keep(wanted.into_iter().map(|wanted| wanted.descriptor).collect());
+        }
         parallel::each(wanted, AT_ONCE, |wanted, stop| self.one(&wanted, stop))
     }
 

@@ -6,6 +6,7 @@
 //!
 //! Not here: HTTP (`registry`), the form of a tar (`rootfs`), what is kept how (`store`).
 
+mod attachments;
 mod bundle;
 mod client;
 mod copy;
@@ -18,8 +19,11 @@ pub mod guess;
 mod host;
 mod import;
 mod layers;
+mod logins;
 pub mod look;
 mod members;
+mod named;
+mod one_time;
 mod packed;
 mod parallel;
 mod pipe;
@@ -31,23 +35,28 @@ pub mod read;
 mod separated;
 mod signatures;
 mod steps;
+pub mod verify;
 mod whole;
 mod with_spec;
 mod write;
 
+pub use attachments::{Attachment, STATEMENT, Sought, attach, attached, attached_remotely, nothing_attached, statement};
 pub use bundle::{Annotations, Documents, Repack, Shape, Subject};
 pub use client::{Client, ClientSettings, TrustSettings};
-pub use copy::{Brought, Copied, Means, Source, bring, bring_each, copy};
+pub use copy::{Brought, Copied, Means, Source, bring, bring_each, copy, usual_platform};
 pub use download::{DownloadRequest, Downloaded, download};
 pub use export::{compression_of, export, export_to};
 pub use import::{import_file, import_host, import_layer, import_squashfs, import_url, is_squashfs, reconfigure};
+pub use layers::Need;
 pub use members::{Which, members};
+pub use named::search;
+pub use one_time::{AskPassword, Given, OneTimeSettings, Question};
 pub use packed::Packing;
 pub use place::Place;
 pub use pull::{PullOptions, config, pull, pull_all};
 pub use push::push;
 pub use separated::{Checksums, LoadRequest, Renames, SaveRequest, load_separated, save_separated};
-pub use signatures::sign;
+pub use signatures::{permit, sign};
 pub use steps::{DEFAULT_TAG, INLINE_FIELD, MadeStep, StepCache, StepPlace, inline, save_steps};
 pub use with_spec::{Files, export_with_spec, import_with_spec};
 pub use write::{Job, Outgoing, write};

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use super::bundle::Subject;
 use super::client::Client;
-use super::layers::{self, Blobs, Fetch};
+use super::layers::{self, Blobs, Fetch, Need};
 use super::read::ReadImage;
 use super::signatures::Demands;
 use super::whole::{self, Documents};
@@ -25,6 +25,8 @@ pub(super) const DEEPEST_INDEX: usize = crate::store::DEEPEST_INDEX;
 pub struct PullOptions {
     /// Which of an index' images.
     pub platform: Platform,
+    /// What its layers are wanted for. Without their files an image can't have a name here.
+    pub need: Need,
 }
 
 /// Brings an image here under its name, whatever the name meant before.
@@ -52,7 +54,8 @@ pub fn pull_all(store: &Store, client: &Client, reference: &Reference, options: 
 
 /// The same as [`pull`] without a name: documents, layers and blobs are here afterwards, leased.
 pub(super) fn fetch(store: &Store, client: &Client, reference: &Reference, options: &PullOptions, sink: &dyn Sink) -> Result<ReadImage> {
-    let pull = Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)? };
+    let pull =
+        Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)?, need: options.need };
     pull.image(pull.named()?, options, sink)
 }
 
@@ -64,7 +67,8 @@ pub(super) fn fetch_all(
     options: &PullOptions,
     sink: &dyn Sink,
 ) -> Result<ReadImage> {
-    let pull = Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)? };
+    let pull =
+        Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)?, need: options.need };
     let (digest, bytes, stated) = pull.named()?;
     let document = ManifestOrIndex::parse(&bytes, stated.as_deref()).map_err(|e| pull.at(digest, e))?;
     let ManifestOrIndex::Index(index) = document else { return pull.image((digest, bytes, stated), options, sink) };
@@ -74,9 +78,18 @@ pub(super) fn fetch_all(
     Ok(ReadImage { manifest, index: Some(digest), names: vec![reference.to_string()] })
 }
 
+/// The image a name means for a platform, and the index it is chosen from; both documents are here afterwards, config and layers are not.
+pub(super) fn chosen(store: &Store, client: &Client, reference: &Reference, platform: &Platform) -> Result<(Digest, Option<Digest>)> {
+    let pull =
+        Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)?, need: Need::Files };
+    let chosen = pull.manifest(pull.named()?, platform)?;
+    Ok((chosen.descriptor.digest, chosen.index))
+}
+
 /// An image's config from a registry; its layers stay there.
 pub fn config(store: &Store, client: &Client, reference: &Reference, platform: &Platform) -> Result<ImageConfig> {
-    let pull = Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)? };
+    let pull =
+        Pull { store, client: client.registry()?, reference, demands: Demands::of(client.settings(), reference)?, need: Need::Files };
     pull.config(&pull.manifest(pull.named()?, platform)?.manifest)
 }
 
@@ -96,6 +109,7 @@ struct Pull<'a> {
     client: &'a registry::Client,
     reference: &'a Reference,
     demands: Demands,
+    need: Need,
 }
 
 impl Pull<'_> {
@@ -110,7 +124,7 @@ impl Pull<'_> {
             sink.event(Event::Warning(&text));
         }
         let wanted = layers::wanted(&manifest, &config)?;
-        Fetch { store: self.store, from: self, total: manifest.layers.len(), sink }.all(wanted)?;
+        Fetch { store: self.store, from: self, total: manifest.layers.len(), need: self.need, sink }.all(wanted)?;
         Ok(ReadImage { manifest: descriptor, index, names: vec![self.reference.to_string()] })
     }
 
@@ -237,5 +251,9 @@ impl Documents for Pull<'_> {
 
     fn config(&self, manifest: &Manifest) -> Result<ImageConfig> {
         Pull::config(self, manifest)
+    }
+
+    fn need(&self) -> Need {
+        self.need
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek as _, SeekFrom};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::attachments;
 use super::bundle::{Bundle, Part, Shape, Subject};
 use super::client::Client;
 use super::packed;
@@ -37,6 +38,9 @@ pub fn push(
             .hint("push to a tag"));
     }
     send(&bundle, client, reference, sink)?;
+    for image in &bundle.images {
+        attachments::push(store, client.registry()?, reference, &image.stored, &image.manifest.descriptor)?;
+    }
     Ok(root.descriptor.clone())
 }
 

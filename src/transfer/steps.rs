@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::bundle::{Bundle, Document};
 use super::client::Client;
-use super::layers::{self, Blobs, Fetch};
+use super::layers::{self, Blobs, Fetch, Need};
 use super::packed::{self, Packing};
 use super::{push, write};
 use crate::error::{Error, IoContext as _, Kind, Result, quote, quote_path};
@@ -120,7 +120,7 @@ impl StepCache {
             config.rootfs.diff_ids.push(*diff_id);
             let wanted = layers::wanted(&Manifest::oci(Descriptor::new(CACHE_CONFIG, diff_id.0, 0), vec![descriptor.clone()]), &config)?;
             let source = Source { client, place: &self.place };
-            Fetch { store, from: &source, total: 1, sink }.all(wanted)?;
+            Fetch { store, from: &source, total: 1, need: Need::Files, sink }.all(wanted)?;
         }
         store.layer(diff_id)?.map(|layer| layer.size).ok_or_else(missing)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::layers::{self, Blobs, Fetch, Wanted};
+use super::layers::{self, Blobs, Fetch, Need, Wanted};
 use crate::error::{Error, Kind, Result};
 use crate::event::Sink;
 use crate::oci::{Descriptor, Digest, ImageConfig, Index, Links, Manifest, ManifestOrIndex, Platform};
@@ -15,6 +15,9 @@ pub(super) trait Documents: Blobs {
 
     /// An image's config, likewise.
     fn config(&self, manifest: &Manifest) -> Result<ImageConfig>;
+
+    /// What its layers are wanted for.
+    fn need(&self) -> Need;
 }
 
 /// Fetches all members of an index, which is stored already, with everything under them. Small documents come first: when one of them is
@@ -31,7 +34,7 @@ pub(super) fn fetch(store: &Store, from: &dyn Documents, index: &Index, preferre
     let best = best.ok_or_else(|| Error::with_kind(Kind::NotFound, "there is no image in its index"))?.clone();
     let Walk { mut layers, total, blobs, .. } = walk;
     layers::largest_first(&mut layers);
-    let fetch = Fetch { store, from, total, sink };
+    let fetch = Fetch { store, from, total, need: from.need(), sink };
     fetch.all(layers)?;
     fetch.keep(blobs)?;
     Ok(best)

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use crate::registry::Registry;
 use crate::rig::{Rig, needs};
 use crate::web::Web;
 
@@ -175,4 +176,45 @@ fn imports_know_urls_and_changes() {
     assert_eq!(rig.ok(["run", "changed"]), "hello from /tmp\n");
     assert!(rig.ok(["history", "changed", "--format", "json"]).contains("by hand"));
     assert!(rig.fails(["import", "-c", "RUN true", "www/rootfs.tar.gz", "x"]).contains("changes files"));
+}
+
+/// What is only passed on is not unpacked, and goes byte for byte, an index with all it has.
+#[test]
+fn what_is_passed_on_stays_as_it_is() {
+    if needs("docker-registry").is_none() || needs("skopeo").is_none() {
+        return;
+    }
+    let registry = Registry::start();
+    let from = Rig::new();
+    from.write("context/f", "hello\n");
+    from.write("context/Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY f /$TARGETARCH\n");
+    let name = |tag: &str| format!("docker://{}/copies/multi:{tag}", registry.address);
+    let digest_of = |rig: &Rig, place: &str| {
+        let mut command = Command::new("skopeo");
+        let out = command.args(["inspect", "--raw", "--tls-verify=false", place]).current_dir(rig.path("")).output().unwrap();
+        assert!(out.status.success(), "{place}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    from.ok(["build", "--platform", "linux/amd64,linux/arm64", "-t", "multi", "context"]);
+    from.ok(["push", "multi", &name("1")]);
+    let before = digest_of(&from, &name("1"));
+    assert!(before.contains("arm64"));
+    let rig = Rig::new();
+    let mut last = name("1");
+    for to in ["oci-archive:a.tar:multi".to_owned(), "oci:layout:multi".to_owned(), name("2")] {
+        rig.ok(["convert", "--all-platforms", &last, &to]);
+        assert_eq!(digest_of(&rig, &to), before, "{to}");
+        last = to;
+    }
+    let unpacked = fs::read_dir(rig.storage().join("layers")).map(Iterator::count).unwrap_or_default();
+    assert_eq!(unpacked, 0, "a copy between registries and layouts unpacks nothing");
+    // One platform, the same manifest; then into storage, where its files are needed.
+    rig.ok(["convert", "--platform", "linux/arm64", "oci-archive:a.tar", "oci:one"]);
+    assert!(before.contains(&crate::served::digest(digest_of(&rig, "oci:one").as_bytes())));
+    rig.ok(["convert", "--platform", "linux/arm64", "oci:one", "one"]);
+    rig.ok(["convert", "one", "one.tar"]);
+    rig.ok(["convert", "-a", &name("2"), "all"]);
+    rig.ok(["save", "-f", "oci", "-o", "all.tar", "all"]);
+    assert_eq!(digest_of(&rig, "oci-archive:all.tar:latest"), before);
+    rig.assert_healthy();
 }

@@ -165,3 +165,36 @@ fn children(process: u32) -> Vec<u32> {
 fn is_sandbox(process: u32) -> bool {
     std::fs::read(format!("/proc/{process}/cmdline")).is_ok_and(|line| line.starts_with(b"rootling-sandbox"))
 }
+
+#[test]
+fn killed_exports_in_isula_builds_forms() {
+    let rig = Rig::with_base();
+    for i in 0..100 {
+        rig.write(&format!("context/tree/{i}"), format!("{i}\n").repeat(2000));
+    }
+    rig.build("app", "FROM base\nCOPY tree /tree\n");
+    let to = rig.path("out");
+    for (line, parts, entrance) in [
+        (&["export", "--with-spec", "out", "app"][..], 2, &["import", "--with-spec", "out", "again"][..]),
+        (&["save", "--base", "base", "--dest", "out", "app"], 3, &["load", "--dir", "out", "--input", "app"]),
+    ] {
+        let started = Instant::now();
+        rig.ok(line);
+        let whole = started.elapsed();
+        std::fs::remove_dir_all(&to).unwrap();
+        for n in 0..KILLS {
+            let mut child = rig.start(line);
+            sleep(whole * n / KILLS);
+            let _ = child.kill();
+            child.wait().unwrap();
+            // There is nothing of that name, or all.
+            if !to.exists() {
+                rig.ok(line);
+            }
+            assert!(std::fs::read_dir(&to).unwrap().count() >= parts, "{line:?}");
+            rig.ok(entrance);
+            std::fs::remove_dir_all(&to).unwrap();
+        }
+        assert_swept(&rig);
+    }
+}

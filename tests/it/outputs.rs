@@ -219,6 +219,8 @@ fn a_killed_writer_leaves_nothing() {
             }
         }
     }
+    let beside = fs::read_dir(rig.path(".")).unwrap().flatten().map(|entry| entry.file_name());
+    assert_eq!(beside.filter(|name| name.as_encoded_bytes().starts_with(b".")).count(), 0, "no drafts are left");
     let mut child = rig.start(["push", "big", "local:out"]);
     std::thread::sleep(Duration::from_millis(60));
     let _ = child.kill();

@@ -166,5 +166,5 @@ fn is_the_same_for_the_same_image() {
     let out = command.env("SOURCE_DATE_EPOCH", "86400").output().unwrap();
     let document: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(document["creationInfo"]["created"], "1970-01-02T00:00:00Z");
-    assert!(rig.fails(["sbom", "nothing"]).contains("hint:"));
+    assert!(rig.fails(["sbom", "--retry", "0", "127.0.0.1:1/nothing"]).contains("hint:"));
 }

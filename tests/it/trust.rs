@@ -251,3 +251,82 @@ fn keys_are_made_once() {
     assert!(rig.fails(["key", "generate", "new"]).contains("$COSIGN_PASSWORD"));
     assert!(!Path::new(&rig.path("new.key")).exists());
 }
+
+/// cosign 3 attaches a bundle as a referrer; made here by openssl, sent by curl, listed under the tag that old registries need.
+#[test]
+fn bundles_are_verified() {
+    let Some(stage) = Stage::new() else { return };
+    let name = stage.name("team/app:1");
+    let digest = stage.ok(&["push", "--quiet", "base", &name]).trim().to_owned();
+    let script = r#"set -e
+        openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out its.key
+        openssl pkey -in its.key -pubout -out its.pub
+        type=application/vnd.in-toto+json bundle=application/vnd.dev.sigstore.bundle.v0.3+json oci=application/vnd.oci
+        printf '{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"","digest":{"sha256":"%s"}}],"predicateType":"%s"}' \
+            "${digest#sha256:}" "$predicate" >statement
+        { printf 'DSSEv1 %s %s %s ' ${#type} $type "$(wc -c <statement)"; cat statement; } | openssl dgst -sha256 -sign its.key >sig
+        printf '{"mediaType":"%s","verificationMaterial":{"publicKey":{"hint":"x"}},"dsseEnvelope":{"payload":"%s","payloadType":"%s","signatures":[{"sig":"%s"}]}}' \
+            $bundle "$(base64 -w0 statement)" $type "$(base64 -w0 sig)" >blob
+        put() {
+            at=$(curl -sS -f -i -X POST "$base/blobs/uploads/" | tr -d '\r' | sed -n 's/^Location: //Ip')
+            curl -sS -f -X PUT --data-binary "@$1" -H 'Content-Type: application/octet-stream' "$at&digest=sha256:$(sha256sum <"$1" | cut -d' ' -f1)"
+        }
+        of() { printf '"digest":"sha256:%s","size":%s' "$(sha256sum <"$1" | cut -d' ' -f1)" "$(wc -c <"$1")"; }
+        printf '{}' >config; put config; put blob
+        printf '{"schemaVersion":2,"mediaType":"%s.image.manifest.v1+json","artifactType":"%s","config":{"mediaType":"%s.empty.v1+json",%s},"layers":[{"mediaType":"%s",%s}],"subject":{"mediaType":"%s.image.manifest.v1+json","digest":"%s","size":1}}' \
+            $oci $bundle $oci "$(of config)" $bundle "$(of blob)" $oci "$digest" >manifest
+        curl -sS -f -X PUT --data-binary @manifest -H "Content-Type: $oci.image.manifest.v1+json" "$base/manifests/sha256:$(sha256sum <manifest | cut -d' ' -f1)"
+        printf '{"schemaVersion":2,"mediaType":"%s.image.index.v1+json","manifests":[{"mediaType":"%s.image.manifest.v1+json","artifactType":"%s",%s}]}' \
+            $oci $oci $bundle "$(of manifest)" >list
+        curl -sS -f -X PUT --data-binary @list -H "Content-Type: $oci.image.index.v1+json" "$base/manifests/$(echo "$digest" | tr : -)"
+    "#;
+    let attach = |predicate: &str| {
+        let mut command = Command::new("bash");
+        command.args(["-c", script]).current_dir(stage.rig.path("")).env("digest", &digest).env("predicate", predicate);
+        let out = command.env("base", format!("http://{}/v2/team/app", stage.registry.address)).output().unwrap();
+        assert!(out.status.success(), "{out:?}");
+    };
+    attach("https://sigstore.dev/cosign/sign/v1");
+    stage.ok(&["pull", "--verify", "its.pub", &name]);
+    stage.fails(&["pull", "--verify", "me.pub", &name], &["by another key"]);
+    // A policy asks for a name, which bundles don't have.
+    let key = stage.rig.path("its.pub").display().to_string();
+    let policy = stage.policy(&format!(r#""{}": [{{"type": "sigstoreSigned", "keyPath": "{key}"}}]"#, stage.name("team/app")));
+    stage.fails(&["pull", "--signature-policy", &policy, &name], &["without a name"]);
+    // Something else that the key says of the image is no signature of it.
+    attach("https://slsa.dev/provenance/v1");
+    stage.fails(&["pull", "--verify", "its.pub", &name], &["statement of type `https://slsa.dev/provenance/v1`"]);
+}
+
+#[test]
+fn policies_hold_for_files() {
+    assert_ordinary_user();
+    let rig = Rig::with_base();
+    let directory = rig.path("layout").display().to_string();
+    rig.ok(["push", "base", &format!("oci:{directory}")]);
+    rig.ok(["push", "base", "docker-archive:saved.tar"]);
+    let policy = rig.path("policy.json").display().to_string();
+    let build = |from: &str| {
+        rig.write("context/Dockerfile", format!("FROM {from}\nENV A=b\n"));
+        rig.run(["build", "--signature-policy", &policy, "context"])
+    };
+    let accept = r#"{"type": "insecureAcceptAnything"}"#;
+    for (rules, layout, archive) in [
+        (r#""oci": {"": [{"type": "reject"}]}"#.to_owned(), false, true),
+        (format!(r#""oci": {{"": [{{"type": "reject"}}], "{directory}": [{accept}]}}"#), true, true),
+        (r#""docker-archive": {"": [{"type": "sigstoreSigned", "keyPath": "/k"}]}"#.to_owned(), true, false),
+    ] {
+        rig.write("policy.json", format!(r#"{{"default": [{accept}], "transports": {{{rules}}}}}"#));
+        for (from, works) in [(format!("oci:{directory}"), layout), ("docker-archive:saved.tar".to_owned(), archive)] {
+            let ran = build(&from);
+            assert_eq!(ran.code == Some(0), works, "{rules}: {ran}");
+            assert_eq!(ran.stderr.contains("the policy refuses"), !works, "{ran}");
+        }
+    }
+    // `load` has no option for it, but a user has a file.
+    let home = rig.path("home/.config/containers");
+    fs::create_dir_all(&home).unwrap();
+    fs::copy(&policy, home.join("policy.json")).unwrap();
+    let loaded = rig.command(["load", "-i", "saved.tar"]).env("HOME", rig.path("home")).output().unwrap();
+    assert!(String::from_utf8_lossy(&loaded.stderr).contains("the policy refuses"), "{loaded:?}");
+}

@@ -1,10 +1,14 @@
 #!/usr/bin/python3
 """A token server for a registry with `auth: token` (distribution, docs/spec/auth/token.md), for tests.
 
-token-server.py PORT KEY CERTIFICATE      environment: TTL = lifetime of a token in seconds (300)
+token-server.py PORT KEY CERTIFICATE      environment:
+    TTL      lifetime of a token in seconds (300); the registry allows a minute for clocks
+    CLAIMED  the lifetime it tells clients (TTL)
+    OFFLINE  if set, who logs in gets an identity token
+    POST     if set, there is only OAuth2: GET is not allowed
 
 Needs only the standard library and openssl(1), which signs. user/pass gets what is asked, reader/reader pulls,
-nobody pulls public/*. GET with Basic, and OAuth2's POST (password, refresh_token = the literal `refresh-me`, which is user).
+nobody pulls public/*. GET with Basic, and OAuth2's POST (password, refresh_token = the literal `refresh-me`, which is user, or `identity-of-NAME`).
 """
 import base64
 import json
@@ -17,6 +21,8 @@ from urllib.parse import parse_qs, urlsplit
 
 PORT, KEY, CERTIFICATE = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 TTL = int(os.environ.get("TTL", "300"))
+CLAIMED = int(os.environ.get("CLAIMED", TTL))
+OFFLINE, POST = os.environ.get("OFFLINE"), os.environ.get("POST")
 PASSWORDS = {"user": "pass", "reader": "reader"}
 
 
@@ -63,33 +69,51 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def grant(self, user, query):
+    def body(self):
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        # skopeo sends the form so.
+        whole = b""
+        while length := int(self.rfile.readline(), 16):
+            whole += self.rfile.read(length)
+            self.rfile.readline()
+        self.rfile.readline()
+        return whole
+
+    def grant(self, user, query, offline):
         now = int(time.time())
         token = signed({
             "iss": "test-issuer", "sub": user or "", "aud": query.get("service", ["test"])[0], "jti": str(time.time_ns()),
             "iat": now, "nbf": now - 10, "exp": now + TTL, "access": list(access(user, query.get("scope", []))),
         })
-        self.answer(200, {"token": token, "expires_in": TTL})
+        document = {"token": token, "access_token": token, "expires_in": CLAIMED}
+        if user and offline and OFFLINE:
+            document["refresh_token"] = f"identity-of-{user}"
+        self.answer(200, document)
 
     def do_GET(self):
+        if POST:
+            return self.answer(405, {"details": "POST only"})
         user = None
         scheme, _, secret = self.headers.get("Authorization", "").partition(" ")
         if scheme == "Basic":
             user, _, password = base64.b64decode(secret).decode().partition(":")
             if PASSWORDS.get(user) != password:
                 return self.answer(401, {"details": "incorrect username or password"})
-        self.grant(user, parse_qs(urlsplit(self.path).query))
+        query = parse_qs(urlsplit(self.path).query)
+        self.grant(user, query, query.get("offline_token") == ["true"])
 
     def do_POST(self):
-        query = parse_qs(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
+        query = parse_qs(self.body().decode())
         user = query.get("username", [None])[0]
         if query.get("grant_type") == ["refresh_token"]:
-            if query.get("refresh_token") != ["refresh-me"]:
+            users = {"refresh-me": "user"} | {f"identity-of-{name}": name for name in PASSWORDS}
+            user = users.get(query.get("refresh_token", [""])[0])
+            if not user:
                 return self.answer(401, {"error": "invalid_grant"})
-            user = "user"
         elif PASSWORDS.get(user) != query.get("password", [""])[0]:
             return self.answer(401, {"error": "invalid_grant"})
-        self.grant(user, query)
+        self.grant(user, query, query.get("access_type") == ["offline"])
 
 
 ThreadingHTTPServer(("127.0.0.1", PORT), Handler).serve_forever()

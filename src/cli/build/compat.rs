@@ -1,7 +1,6 @@
 //! Options of docker, buildx, podman and buildah that scripts give and that mean nothing here, or something simpler.
 
 use crate::build::Bases;
-use crate::error::{Error, Kind, Result, quote};
 use crate::event::{Event, Sink};
 
 /// When base images are asked for at the registry.
@@ -45,15 +44,6 @@ pub struct CompatArguments {
     /// The context is never sent anywhere
     #[arg(long, hide = true)]
     compress: bool,
-    /// Attestations are not made yet
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    provenance: Option<String>,
-    /// The same
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    sbom: Option<String>,
-    /// The same
-    #[arg(long, hide = true, value_name = "ATTESTATION")]
-    attest: Vec<String>,
     /// Limits are the surrounding job's
     #[arg(long, short = 'm', hide = true, value_name = "SIZE")]
     memory: Option<String>,
@@ -81,17 +71,8 @@ pub struct CompatArguments {
 }
 
 impl CompatArguments {
-    /// Tells what has no effect here, where somebody might count on it. Errors: an attestation that is asked for.
-    pub fn check(&self, sink: &dyn Sink) -> Result<()> {
-        let asked = |value: &Option<String>| value.as_deref().is_some_and(|value| value != "false");
-        for (name, given) in
-            [("--provenance", asked(&self.provenance)), ("--sbom", asked(&self.sbom)), ("--attest", !self.attest.is_empty())]
-        {
-            if given {
-                return Err(Error::with_kind(Kind::Unsupported, format!("{} is not done yet", quote(name)))
-                    .hint("leave it out: this version stops rather than leave an attestation out in silence"));
-            }
-        }
+    /// Tells what has no effect here, where somebody might count on it.
+    pub fn check(&self, sink: &dyn Sink) {
         let limits = [
             ("--memory", &self.memory),
             ("--memory-swap", &self.memory_swap),
@@ -109,6 +90,5 @@ impl CompatArguments {
         if !self.security_opt.is_empty() {
             sink.event(Event::Warning("`--security-opt` has no effect: security modules are the machine's"));
         }
-        Ok(())
     }
 }

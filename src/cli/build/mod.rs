@@ -1,5 +1,6 @@
 //! `rootling build`.
 
+mod attestations;
 mod attributes;
 mod caches;
 mod check;
@@ -82,6 +83,8 @@ pub struct Arguments {
     #[command(flatten)]
     caches: caches::CacheArguments,
     #[command(flatten)]
+    attestations: attestations::AttestationArguments,
+    #[command(flatten)]
     compat: compat::CompatArguments,
     #[command(flatten)]
     outputs: outputs::OutputArguments,
@@ -111,7 +114,7 @@ pub fn execute(mut arguments: Arguments, environment: &Environment) -> Result<Ex
     let outputs = arguments.outputs.parse(&mut arguments.tag)?;
     arguments.tag.iter().try_for_each(crate::cli::tag::check_name)?;
     arguments.timeline.check()?;
-    arguments.compat.check(&printer)?;
+    arguments.compat.check(&printer);
     let mut request = request(&arguments, environment, &means, &surroundings)?;
     request.caches = others;
     let store = means.store()?;
@@ -184,6 +187,7 @@ fn request(arguments: &Arguments, environment: &Environment, means: &source::Mea
         programs: environment.programs(),
         times,
         additions: arguments.image.additions()?,
+        attestations: arguments.attestations.parse()?,
         execution: if arguments.dry_run { Execution::Dry } else { Execution::Full },
         failed: if arguments.keep_failed { Failed::Keep } else { Failed::Drop },
     })

@@ -112,7 +112,7 @@ impl Finder<'_> {
             None => Place::Registry { reference: text.parse()?, documents: Documents::Same },
         };
         let printer = Printer::new(self.progress);
-        let client = self.registry.client(self.environment);
+        let client = self.registry.client(self.environment).for_places(&[&place]);
         let host = Platform::host();
         let wanted = chosen.as_ref().unwrap_or(&host);
         let which = if self.all { Which::All } else { Which::One(wanted) };

@@ -64,7 +64,7 @@ impl Push {
         }
         let printer = Printer::new(if self.quiet { Progress::Quiet } else { Progress::Auto });
         let names: [Reference; 1] = [record.reference.clone()];
-        let client = self.registry.client(environment);
+        let client = self.registry.client(environment).for_places(&[&place]);
         let subject = Subject::all(&store, &record)?;
         let images = [Outgoing { subject: &subject, names: &names }];
         let job = Job { store: &store, client: &client, images: &images, shape: &shape, sink: &printer };

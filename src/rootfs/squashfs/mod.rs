@@ -22,5 +22,5 @@ mod write;
 
 pub use codec::Coding;
 pub use format::is_squashfs;
-pub use read::to_tar;
+pub use read::{owners, to_tar};
 pub use write::write;

@@ -30,6 +30,11 @@ pub fn to_tar(image: &File, out: impl Write) -> Result<Packed> {
     })
 }
 
+/// The owners and groups that occur in an image.
+pub fn owners(image: &File) -> Result<Vec<u32>> {
+    Source::open(image).map(|source| source.ids)
+}
+
 struct Walk<'a> {
     source: Source<'a>,
     tar: TarWriter,

@@ -26,9 +26,9 @@ pub(super) fn headers(bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
     };
     let mut file = File { bytes, big, page: 512 };
     file.page = file.number(bytes, 20, 4).map(|size| size as usize).filter(|size| (512..=65_536).contains(size)).ok_or_else(broken)?;
-    let mut headers = Vec::new();
+    let (mut headers, mut taken) = (Vec::new(), 0);
     for page in bytes.chunks_exact(file.page).filter(|page| matches!(page[25], HASH | HASH_UNSORTED)) {
-        headers.extend(file.values(page).ok_or_else(broken)?);
+        headers.extend(file.values(page, &mut taken).ok_or_else(broken)?);
     }
     Ok(headers)
 }
@@ -41,7 +41,7 @@ struct File<'a> {
 
 impl File<'_> {
     /// The values of a page of keys and values in turn.
-    fn values(&self, page: &[u8]) -> Option<Vec<Vec<u8>>> {
+    fn values(&self, page: &[u8], taken: &mut usize) -> Option<Vec<Vec<u8>>> {
         let entries = self.number(page, 20, 2)? as usize;
         let offset = |entry: usize| Some(self.number(page, HEAD + 2 * entry, 2)? as usize);
         let mut values = Vec::new();
@@ -53,6 +53,11 @@ impl File<'_> {
                 // value, and no header.
                 ON_PAGE => values.push(page.get(offset(entry)? + 1..offset(entry - 1)?)?.to_vec()),
                 _ => {}
+            }
+            *taken += values.last().map_or(0, Vec::len);
+            // Entries that share their pages are no honest ones.
+            if *taken > self.bytes.len() {
+                return None;
             }
         }
         Some(values)

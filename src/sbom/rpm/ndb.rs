@@ -22,7 +22,7 @@ pub(super) fn headers(bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
     // Slots fill this many pages; the file's header takes the place of the first two.
     let pages = little(bytes, 12).ok_or_else(broken)? as usize;
     let slots = pages.checked_mul(PAGE).and_then(|end| bytes.get(2 * SLOT..end)).ok_or_else(broken)?;
-    let mut headers = Vec::new();
+    let (mut headers, mut taken) = (Vec::new(), 0);
     for slot in slots.chunks_exact(SLOT) {
         let (Some(SLOT_MAGIC), Some(package), Some(block)) = (little(slot, 0), little(slot, 4), little(slot, 8)) else {
             return Err(broken());
@@ -31,7 +31,13 @@ pub(super) fn headers(bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
         if block == 0 {
             continue;
         }
-        headers.push(blob(bytes, block as usize * BLOCK, package).ok_or_else(broken)?);
+        let header = blob(bytes, block as usize * BLOCK, package).ok_or_else(broken)?;
+        taken += header.len();
+        // Slots that share a blob are no honest ones.
+        if taken > bytes.len() {
+            return Err(broken());
+        }
+        headers.push(header);
     }
     Ok(headers)
 }

@@ -79,7 +79,7 @@ impl<'a> Database<'a> {
     /// Visits the rows of a table, in the order of their keys.
     fn rows(&self, root: u32, visit: &mut dyn FnMut(&[Value<'_>])) -> Result<()> {
         let broken = || damaged("a page of it is damaged");
-        let mut seen = 0;
+        let (mut seen, mut taken) = (0, 0);
         let mut todo = vec![(root, 0)];
         while let Some((number, depth)) = todo.pop() {
             seen += 1;
@@ -97,6 +97,11 @@ impl<'a> Database<'a> {
                 LEAF => {
                     for index in 0..cells {
                         let payload = cell(index).and_then(|cell| self.payload(cell)).ok_or_else(broken)?;
+                        taken += payload.len();
+                        // Rows that share their bytes are no honest ones.
+                        if taken > self.pages * self.page {
+                            return Err(damaged("its rows hold more than the file does"));
+                        }
                         visit(&record(&payload).ok_or_else(broken)?);
                     }
                 }
@@ -231,5 +236,29 @@ mod tests {
         bytes[100] = INTERIOR;
         bytes[108..112].copy_from_slice(&1_u32.to_be_bytes());
         assert!(headers(&bytes, None).unwrap_err().to_string().contains("circles"));
+    }
+
+    #[test]
+    fn refuses_rows_that_share_their_bytes() {
+        let mut bytes = b"SQLite format 3\0".to_vec();
+        bytes.resize(8192, 0);
+        bytes[16] = 0x10;
+        // The first page lists the table, whose rows on the second are all the same cell.
+        let record = [&[6, 23, 29, 23, 1, 13][..], b"table", b"Packages", b"table", &[2]].concat();
+        let row = [&[record.len() as u8, 1][..], &record].concat();
+        bytes[200..200 + row.len()].copy_from_slice(&row);
+        bytes[100] = LEAF;
+        bytes[104] = 1;
+        bytes[108..110].copy_from_slice(&200_u16.to_be_bytes());
+        bytes[4096] = LEAF;
+        bytes[4099..4101].copy_from_slice(&1000_u16.to_be_bytes());
+        for index in 0..1000 {
+            bytes[4104 + 2 * index..4106 + 2 * index].copy_from_slice(&3000_u16.to_be_bytes());
+        }
+        // A record of a NULL and a blob of 100 bytes.
+        let varint = |value: u64| [0x80 | (value >> 7) as u8, (value & 0x7f) as u8];
+        let cell = [&[104, 1, 4, 0][..], &varint(12 + 2 * 100)].concat();
+        bytes[4096 + 3000..4096 + 3000 + cell.len()].copy_from_slice(&cell);
+        assert!(headers(&bytes, None).unwrap_err().to_string().contains("more than the file"), "{:?}", headers(&bytes, None));
     }
 }

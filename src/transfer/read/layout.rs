@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result, nearest, quote, quote_path};
 use crate::event::Sink;
 use crate::oci::{Descriptor, Digest, ImageConfig, Index, Manifest, ManifestOrIndex, Platform, media_type};
 use crate::store::Store;
-use crate::transfer::layers::{self, Blobs, Fetch};
+use crate::transfer::layers::{self, Blobs, Fetch, Need};
 use crate::transfer::pull::{DEEPEST_INDEX, LONGEST_CONFIG, LONGEST_MANIFEST};
 use crate::transfer::whole::{self, Documents};
 
@@ -23,11 +23,12 @@ pub(super) struct Reader<'a> {
     files: &'a Files,
     path: &'a Path,
     platforms: &'a Platforms,
+    need: Need,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(images: &'a Images<'_>, platforms: &'a Platforms) -> Self {
-        Self { store: images.store, files: &images.files, path: images.path, platforms }
+        Self { store: images.store, files: &images.files, path: images.path, platforms, need: images.need }
     }
 
     /// Reads an image.
@@ -153,7 +154,7 @@ impl<'a> Reader<'a> {
         let media_type = manifest.media_type.as_deref().or(stated).unwrap_or(media_type::OCI_MANIFEST);
         let config = self.config(manifest)?;
         let wanted = layers::wanted(manifest, &config)?;
-        Fetch { store: self.store, from: self, total: manifest.layers.len(), sink }.all(wanted)?;
+        Fetch { store: self.store, from: self, total: manifest.layers.len(), need: self.need, sink }.all(wanted)?;
         Ok(Descriptor::new(media_type, descriptor.digest, descriptor.size))
     }
 
@@ -178,6 +179,10 @@ impl Documents for Reader<'_> {
         let config = self.blob(&manifest.config, LONGEST_CONFIG)?;
         serde_json::from_slice(&config)
             .map_err(|e| Error::with_kind(Kind::Corrupt, format!("invalid config {}", manifest.config.digest)).cause(e))
+    }
+
+    fn need(&self) -> Need {
+        self.need
     }
 }
 

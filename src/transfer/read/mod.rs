@@ -14,6 +14,8 @@ use crate::error::{Error, Kind, Result, quote, quote_path};
 use crate::event::Sink;
 use crate::oci::{Descriptor, Digest, Platform};
 use crate::store::Store;
+use crate::transfer::Place;
+use crate::transfer::layers::Need;
 use crate::transfer::pull::LONGEST_CONFIG;
 use files::Files;
 
@@ -65,6 +67,7 @@ pub struct Images<'a> {
     path: &'a Path,
     files: Files,
     form: Form,
+    need: Need,
 }
 
 impl<'a> Images<'a> {
@@ -77,9 +80,25 @@ impl<'a> Images<'a> {
                 _ => Files::archive(store, path)?,
             };
             let form = form.map_or_else(|| detect(&files), Ok)?;
-            Ok(Self { store, path, files, form })
+            Ok(Self { store, path, files, form, need: Need::Files })
         };
         opened().map_err(|e: Error| e.context(reading(path)))
+    }
+
+    /// What it is, as a place.
+    pub(super) fn place(&self) -> Place {
+        let (file, name) = (self.path.to_owned(), None);
+        match self.form {
+            Form::Archive => Place::OciArchive { file, name },
+            Form::Layout => Place::OciLayout { directory: file, name },
+            Form::DockerArchive => Place::DockerArchive { file, name: None },
+        }
+    }
+
+    /// For images that are only passed on. What `docker save` writes is unpacked all the same, to know what it is.
+    #[must_use]
+    pub fn for_need(self, need: Need) -> Self {
+        Self { need, ..self }
     }
 
     /// Opens an archive of `docker save` that comes in several files, each with the IDs of the layers it must hold; `path` stands for them.
@@ -94,7 +113,7 @@ impl<'a> Images<'a> {
             Ok(files)
         };
         let files = Files::Parts(parts.into_iter().map(part).collect::<Result<Vec<_>>>()?);
-        Ok(Self { store, path, files, form: Form::DockerArchive })
+        Ok(Self { store, path, files, form: Form::DockerArchive, need: Need::Files })
     }
 
     /// How the images are held.

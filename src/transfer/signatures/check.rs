@@ -10,8 +10,11 @@ use crate::error::{Error, Kind, Place, Result, quote, quote_path};
 use crate::oci::{Descriptor, Digest, ManifestOrIndex, Reference, media_type};
 use crate::registry;
 use crate::transfer::client::ClientSettings;
-use crate::trust::{Claim, Identity, KeySource, Match, Payload, Policy, PublicKey, Requirement, Signed};
+use crate::transfer::{Client, Place as Source};
+use crate::trust::{BUNDLE_TYPE, Claim, Envelope, Identity, KeySource, Match, Payload, Policy, PublicKey, Requirement, Signed};
 
+/// The artifact type under which cosign 2 attached simple signatures as referrers, when it was told to.
+const ARTIFACT: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
 /// More signatures than this over one image are not looked at; ten are many.
 const MOST_SIGNATURES: usize = 100;
 
@@ -32,9 +35,11 @@ struct Demand {
 }
 
 /// A signature that was found.
-struct Found {
-    payload: Vec<u8>,
-    signature: Vec<u8>,
+enum Found {
+    /// In the form of cosign before its version 3, and of podman.
+    Simple { payload: Vec<u8>, signature: Vec<u8> },
+    /// In that of cosign 3.
+    Bundle(Envelope),
 }
 
 impl Demands {
@@ -52,7 +57,7 @@ impl Demands {
         if let Some((file, policy)) = policy(settings)? {
             let found = policy.for_image(reference);
             for requirement in found.requirements {
-                let refused = |why: String| refusal(reference, &file, &found, &why);
+                let refused = |why: String| refusal(&reference.familiar(), &file, &found, &why);
                 match requirement {
                     Requirement::Accept => {}
                     Requirement::Reject => return Err(refused("it says `reject`".into())),
@@ -75,7 +80,13 @@ impl Demands {
         let failed = |e: Error| e.context(format!("can't look for signatures of {}", quote(self.reference.familiar())));
         let mut found = Vec::new();
         for digest in digests {
-            found.extend(self.find(client, digest).map_err(failed)?);
+            found.extend(self.tagged(client, digest).map_err(failed)?);
+        }
+        if self.demands.iter().any(|demand| self.fulfilled(demand, &found, digests).is_err()) {
+            // Only then, since old registries are asked twice for it.
+            for digest in digests {
+                found.extend(self.attached(client, digest).map_err(failed)?);
+            }
         }
         self.demands.iter().try_for_each(|demand| self.fulfilled(demand, &found, digests))
     }
@@ -103,18 +114,43 @@ impl Demands {
         Err(error.hint(format!("who has the key signs it by `rootling push --sign KEY … {name}` or `cosign sign --key KEY {name}`")))
     }
 
-    /// The signatures of a manifest.
-    fn find(&self, client: &registry::Client, digest: &Digest) -> Result<Vec<Found>> {
-        let fetched = match client.manifest(&place(&self.reference, digest)?, &media_type::ACCEPTED_MANIFESTS) {
+    /// The signatures of a manifest under its tag.
+    fn tagged(&self, client: &registry::Client, digest: &Digest) -> Result<Vec<Found>> {
+        self.listed(client, &place(&self.reference, digest)?)
+    }
+
+    /// Those among its referrers.
+    fn attached(&self, client: &registry::Client, digest: &Digest) -> Result<Vec<Found>> {
+        let referrers = client.referrers(&self.reference, digest)?;
+        let kind = |referrer: &Descriptor| referrer.other.get("artifactType").and_then(|kind| kind.as_str()).unwrap_or_default().to_owned();
+        let signatures = referrers.iter().filter(|referrer| [BUNDLE_TYPE, ARTIFACT].contains(&kind(referrer).as_str()));
+        let mut found = Vec::new();
+        for referrer in signatures.take(MOST_SIGNATURES) {
+            found.extend(self.listed(client, &self.reference.canonical(referrer.digest).to_string().parse()?)?);
+        }
+        Ok(found)
+    }
+
+    /// The signatures that a manifest lists.
+    fn listed(&self, client: &registry::Client, place: &Reference) -> Result<Vec<Found>> {
+        let fetched = match client.manifest(place, &media_type::ACCEPTED_MANIFESTS) {
             Err(error) if error.kind() == Kind::NotFound => return Ok(Vec::new()),
             other => other?,
         };
         let ManifestOrIndex::Manifest(manifest) = ManifestOrIndex::parse(&fetched.bytes, fetched.media_type.as_deref())? else {
             return Ok(Vec::new());
         };
-        let signatures = manifest.layers.iter().filter_map(|layer| Some((layer, signature(layer)?))).take(MOST_SIGNATURES);
-        let fetch = |(layer, signature)| Ok(Found { payload: client.blob_bytes(&self.reference, layer, LONGEST_PAYLOAD)?, signature });
-        signatures.map(fetch).collect()
+        let mut found = Vec::new();
+        for layer in manifest.layers.iter().take(MOST_SIGNATURES) {
+            let bytes = || client.blob_bytes(&self.reference, layer, LONGEST_PAYLOAD);
+            match signature(layer) {
+                Some(signature) => found.push(Found::Simple { payload: bytes()?, signature }),
+                // What can't be read vouches for nothing.
+                None if layer.media_type == BUNDLE_TYPE => found.extend(Envelope::parse(&bytes()?).ok().map(Found::Bundle)),
+                None => {}
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -139,25 +175,68 @@ impl Demand {
 
     /// Whether a signature is what is asked for; else why not.
     fn judge(&self, found: &Found, asked: &Claim, digests: &[Digest]) -> Result<(), String> {
-        // What is not signed by the key is not even read.
-        if !self.keys.iter().any(|key| key.verifies(&found.payload, &found.signature)) {
-            return Err("there is a signature by another key".into());
-        }
-        let payload = Payload::parse(&found.payload).map_err(|e| format!("what the key has signed is unusable: {e}"))?;
-        if !digests.contains(&payload.digest) {
-            return Err(format!("the key has signed another image, {}", payload.digest));
-        }
-        let signed = Claim::parse(&payload.reference).map_err(|e| format!("the key has signed an invalid name: {e}"))?;
-        match self.identity.accepts(asked, &signed) {
-            true => Ok(()),
-            false => Err(format!("the key has signed it as {}", quote(signed.to_string()))),
+        let by_another = || "there is a signature by another key".to_owned();
+        let of_another = |digest: &Digest| format!("the key has signed another image, {digest}");
+        match found {
+            Found::Simple { payload, signature } => {
+                // What is not signed by the key is not even read.
+                if !self.keys.iter().any(|key| key.verifies(payload, signature)) {
+                    return Err(by_another());
+                }
+                let payload = Payload::parse(payload).map_err(|e| format!("what the key has signed is unusable: {e}"))?;
+                if !digests.contains(&payload.digest) {
+                    return Err(of_another(&payload.digest));
+                }
+                let signed = Claim::parse(&payload.reference).map_err(|e| format!("the key has signed an invalid name: {e}"))?;
+                match self.identity.accepts(asked, &signed) {
+                    true => Ok(()),
+                    false => Err(format!("the key has signed it as {}", quote(signed.to_string()))),
+                }
+            }
+            Found::Bundle(envelope) => {
+                if !self.keys.iter().any(|key| envelope.verifies(key)) {
+                    return Err(by_another());
+                }
+                let signed = envelope.signed().map_err(|e| format!("what the key has signed is unusable: {e}"))?;
+                match (signed.first(), signed.iter().any(|digest| digests.contains(digest))) {
+                    (_, true) if self.identity == Identity::Claimed => Ok(()),
+                    (_, true) => Err("the key has signed it without a name, and the policy wants one".into()),
+                    (Some(other), false) => Err(of_another(other)),
+                    (None, false) => Err("the key has signed nothing".into()),
+                }
+            }
         }
     }
 }
 
-fn refusal(reference: &Reference, file: &std::path::Path, found: &Match<'_>, why: &str) -> Error {
+/// Checks that the policy lets images of a file, a directory or an engine in. Signatures are kept in registries only, so that one that is asked for
+/// can't be there.
+pub fn permit(client: &Client, place: &Source) -> Result<()> {
+    let (transport, scope) = match place {
+        Source::OciArchive { file, .. } => ("oci-archive", absolute(file)),
+        Source::OciLayout { directory, .. } => ("oci", absolute(directory)),
+        // These know no scopes.
+        Source::DockerArchive { .. } => ("docker-archive", "/".into()),
+        Source::DockerDaemon(_) => ("docker-daemon", "/".into()),
+        _ => return Ok(()),
+    };
+    let Some((file, policy)) = policy(client.settings())? else { return Ok(()) };
+    let found = policy.for_file(transport, &scope);
+    let refused = |why: &str| Err(refusal(&place.to_string(), &file, &found, why));
+    match found.requirements.iter().find(|requirement| **requirement != Requirement::Accept) {
+        None => Ok(()),
+        Some(Requirement::Reject) => refused("it says `reject`"),
+        Some(_) => refused(&format!("it asks for a signature, which images of `{transport}:` don't have")),
+    }
+}
+
+fn absolute(path: &std::path::Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
+fn refusal(name: &str, file: &std::path::Path, found: &Match<'_>, why: &str) -> Error {
     let scope = &found.scope;
-    Error::with_kind(Kind::Denied, format!("the policy refuses {}", quote(reference.familiar())))
+    Error::with_kind(Kind::Denied, format!("the policy refuses {}", quote(name)))
         .at(Place::Path(file.to_owned()))
         .cause(format!("scope {} is what counts for it, and {why}", quote(scope)))
         .hint("change the policy, or name another one: `--signature-policy FILE`")

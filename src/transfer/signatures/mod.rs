@@ -12,6 +12,8 @@ mod sign;
 use crate::oci::{Digest, Reference};
 
 pub(super) use check::Demands;
+pub use check::permit;
+pub(super) use sign::put;
 pub use sign::sign;
 
 /// What a signature of the older form is a signature of.
