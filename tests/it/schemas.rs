@@ -48,7 +48,7 @@ fn documents_are_as_the_schemas_want() {
     rig.ok(["save", "-o", "docker.tar", "app:1"]);
     rig.ok(["convert", "--format", "oci", "docker-archive:docker.tar", "oci:from-docker"]);
     rig.ok(["convert", "app:1", "tar:flat.tar"]);
-    rig.ok(["convert", "tar:flat.tar", "oci:from-tar"]);
+    rig.ok(["convert", "tar:./flat.tar", "oci:from-tar"]);
     places.extend(["from-docker", "from-tar"].map(str::to_owned));
     // Indexes: a local list, pushed, and images of two platforms.
     rig.ok(["manifest", "create", "list:1", "app:1"]);
