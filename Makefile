@@ -10,7 +10,7 @@ STATIC  := $(TARGET)/$(TRIPLE)/release/rootling
 # Fuzz targets run for so many seconds each.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo build test setup check lint dist bench bench-images copies compare compare-docker platforms matrix matrix-programs round-trip interop fuzz clean
+.PHONY: help demo build test setup check lint dist bench bench-images copies compare compare-docker platforms matrix matrix-programs round-trip second-registry interop fuzz clean
 
 help:
 	@echo "make demo      build the program, then build and run an example image (no registry, no root)"
@@ -22,6 +22,7 @@ help:
 	@echo "make platforms build for two architectures with packages installed, push, read by skopeo and podman (as root, minutes)"
 	@echo "make matrix    300 Debian packages under real root, in three root emulations and with ch-image (as root, two hours, network)"
 	@echo "make matrix-programs  play scenes of programs and of rpm as real root, in RUN, and with ch-image (as root, half an hour, network)"
+	@echo "make second-registry  log in, push and pull with another registry than Docker's: pulp-container (as root, minutes, network)"
 	@echo "make round-trip  what only root can do, done in RUN, pushed, pulled by podman and compared with real root (as root)"
 	@echo "make interop   Docker's engine, podman and buildah load what we save, and we what they save; all files compared (as root)"
 	@echo "make compare-docker  record what Docker's engine makes of the corpus (as root; when a case changes)"
@@ -78,6 +79,10 @@ matrix-programs: setup
 
 round-trip: setup build
 	tests/long/round-trip $(PROGRAM)
+
+# pulp-container from PyPI, and PostgreSQL, once: minutes.
+second-registry: setup build
+	tests/long/second-registry $(PROGRAM)
 
 interop: setup build
 	tests/long/interop $(PROGRAM)

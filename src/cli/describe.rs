@@ -22,6 +22,8 @@ pub struct Described<'a> {
     pub index: Option<Digest>,
     /// Its names here, or the one it was asked for by.
     pub names: &'a [Reference],
+    /// What its name stands for: the manifest here, as podman has it, the index elsewhere, as skopeo has it.
+    pub digest: Digest,
     /// The tags of its repository, where it is elsewhere.
     pub tags: Option<Vec<String>>,
     /// Bytes of its layers' tars, where they are known.
@@ -53,13 +55,15 @@ impl Described<'_> {
             None => self.names.iter().filter(|name| name.tag().is_some() && !is_unnamed(name)).map(Reference::familiar).collect(),
         };
         let digests = self.names.iter().filter(|name| !is_unnamed(name));
-        let mut digests: Vec<String> =
-            digests.map(|name| format!("{}@{}", name.familiar_repository(), self.index.unwrap_or(self.manifest.digest))).collect();
+        let both: Vec<Digest> = self.index.into_iter().chain([self.manifest.digest]).collect();
+        let pinned = |name: &Reference| both.iter().map(|digest| format!("{}@{digest}", name.familiar_repository())).collect::<Vec<_>>();
+        let mut digests: Vec<String> = digests.flat_map(pinned).collect();
+        digests.sort();
         digests.dedup();
         let docker = json!({
             "Id": self.document.config.digest,
             "Name": self.names.first().map(|name| format!("{}/{}", name.registry(), name.repository())),
-            "Digest": self.index.unwrap_or(self.manifest.digest),
+            "Digest": self.digest,
             "RepoTags": tags,
             "RepoDigests": digests,
             "Created": config.created,

@@ -7,6 +7,7 @@ use super::render::{self, Printer, Progress};
 use crate::error::{Error, Kind, Result, quote_path};
 use crate::oci::Platform;
 use crate::rootfs::compress::Compression;
+use crate::rootfs::squashfs::Coding;
 use crate::rootfs::view::View;
 use crate::transfer::{self, Files};
 
@@ -18,7 +19,7 @@ pub struct Arguments {
     /// Which of a name's images [default: this machine's, else the first]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-    /// File to write, `-` for standard output
+    /// File to write, `-` for standard output; a squashfs image if it ends in `.sqfs` or `.squashfs`, else a tarball
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
     /// Write instead a directory with the configuration, as an image archive without layers (`empty.tar`), beside the files (`rootfs`);
@@ -28,7 +29,7 @@ pub struct Arguments {
     /// How the files are written with `--with-spec`: as files, whose owners and devices are in extended attributes, or as a tarball
     #[arg(long, value_enum, value_name = "FORM", requires = "with_spec", default_value_t)]
     rootfs: FilesArgument,
-    /// Compression [default: by the file's suffix, else none]
+    /// Compression [default: by the file's suffix, else none; zstd for a squashfs image]
     #[arg(long, value_enum)]
     compression: Option<CompressionArgument>,
     /// Level, as the compressor counts
@@ -78,6 +79,10 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
             Err(error) if error.kind() == Kind::Interrupted => Ok(()),
             result => result,
         };
+    }
+    if transfer::is_squashfs_name(&arguments.output) {
+        let compression = arguments.compression.map_or(Compression::Zstd, |_| compression);
+        return transfer::export_squashfs(&view, &arguments.output, Coding::new(compression, arguments.level)?);
     }
     transfer::export(&view, &arguments.output, compression, arguments.level)
 }

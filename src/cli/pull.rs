@@ -111,6 +111,8 @@ impl RegistryArguments {
             },
             attempts: self.retry.map(|again| again.saturating_add(1)),
             first_delay: self.retry_delay,
+            chunk_size: None,
+            patience: None,
             docker_socket: environment.docker_socket(),
             git: GitSettings {
                 search_path: environment.variable("PATH").map(str::to_owned),

@@ -37,6 +37,10 @@ pub struct Arguments {
     /// File with the key's password
     #[arg(long, value_name = "FILE", requires = "sign")]
     sign_passphrase_file: Option<PathBuf>,
+    /// Send at most so much of a blob at once, such as `8M`, for registries behind a proxy with a limit [default: all of it, and less
+    /// where that is refused]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    chunk_size: Option<u64>,
     /// Write the digest of what was pushed to a file
     #[arg(long, value_name = "FILE")]
     digestfile: Option<PathBuf>,
@@ -117,7 +121,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let signer = signer(arguments, &place, environment)?;
     let shape = arguments.shape.shape(&place)?;
     let names: Vec<Reference> = Some(record.reference.clone()).into_iter().filter(|name| !crate::build::is_unnamed(name)).collect();
-    let client = arguments.registry.client(environment).for_places(&[&place]);
+    let client = arguments.registry.client(environment).for_places(&[&place]).with_chunk_size(arguments.chunk_size);
     let subject = match (&arguments.platform, arguments.all_platforms) {
         (Some(_), _) => Subject::image(&record),
         (None, true) => Subject::all(&store, &record)?,
@@ -151,6 +155,21 @@ fn signer(arguments: &Arguments, place: &Place, environment: &Environment) -> Re
             .hint("push to a registry, or leave out `--sign`"));
     }
     key::read(file, arguments.sign_passphrase_file.as_deref(), environment).map(Some)
+}
+
+/// A number of bytes with a unit of 1024, as docker writes them.
+fn size(text: &str) -> std::result::Result<u64, String> {
+    let lower = text.to_ascii_lowercase();
+    let split = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
+    let shift = match lower[split..].trim_end_matches(['b', 'i']) {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        _ => return Err("write a number and K, M or G".into()),
+    };
+    let bytes = lower[..split].parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "write a number and K, M or G".into())
 }
 
 /// A compression by the names buildx and podman give it.

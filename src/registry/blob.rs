@@ -28,6 +28,8 @@ pub struct BlobStream {
     /// The next byte to hand out.
     position: u64,
     connection: Option<Connection>,
+    /// Whether it is worth asking for a part: a server that answers with another one, or refuses, sends all.
+    parts: bool,
     failures: u32,
     /// Where the position was when a failure was last forgiven.
     forgiven_at: u64,
@@ -53,6 +55,7 @@ impl BlobStream {
             size: descriptor.size,
             position: offset,
             connection: None,
+            parts: true,
             failures: 0,
             forgiven_at: offset,
         };
@@ -75,6 +78,11 @@ impl BlobStream {
                     self.connection = Some(connection);
                     return Ok(());
                 }
+                // Some refuse ranges, or can't count.
+                Err(error) if error.kind() == Kind::Corrupt && self.position > 0 && self.parts => {
+                    self.parts = false;
+                    continue;
+                }
                 Err(error) => error,
             };
             if self.endpoints.len() <= 1 {
@@ -89,7 +97,7 @@ impl BlobStream {
         let mut headers = HeaderMap::new();
         // A coding would be undone by nobody, and ranges count coded bytes.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if self.position > 0 {
+        if self.position > 0 && self.parts {
             headers.insert(RANGE, HeaderValue::from_str(&format!("bytes={}-", self.position)).expect("digits are valid"));
         }
         let call = Call {

@@ -6,8 +6,8 @@ use reqwest::Response;
 
 use super::fault;
 
-/// A server must send this much in each stall time; a trickle is a stall.
-const TRICKLE: u64 = 1 << 10;
+/// A server must send this much in each stall time, some 700 bytes a second; a trickle is a stall.
+const TRICKLE: u64 = 32 << 10;
 /// A connection that brought this much was worth its while: failures before it are forgiven.
 pub(super) const PROGRESS: u64 = 32 << 10;
 

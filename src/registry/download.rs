@@ -250,7 +250,7 @@ impl<'a> Transfer<'a> {
         if *from != self.url {
             error = error.at(fault::place(from));
         }
-        Fault { error, retry, wrong_scheme: false }
+        Fault { retry, ..Fault::final_error(error) }
     }
 
     /// Counts a failure and waits; its error when there were too many.

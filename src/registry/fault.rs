@@ -43,15 +43,19 @@ pub(super) struct Fault {
     pub(super) retry: Retry,
     /// The server may want HTTPS instead of HTTP, or the other way round.
     pub(super) wrong_scheme: bool,
+    /// What was answered, if anything was.
+    pub(super) status: Option<StatusCode>,
+    /// Nothing came for as long as we wait.
+    pub(super) silent: bool,
 }
 
 impl Fault {
     pub(super) fn final_error(error: Error) -> Self {
-        Self { error, retry: Retry::Never, wrong_scheme: false }
+        Self { error, retry: Retry::Never, wrong_scheme: false, status: None, silent: false }
     }
 
     pub(super) fn passing(error: Error) -> Self {
-        Self { error, retry: Retry::After(None), wrong_scheme: false }
+        Self { retry: Retry::After(None), ..Self::final_error(error) }
     }
 }
 
@@ -80,11 +84,9 @@ pub(super) fn host(url: &Url) -> String {
 
 /// No byte came in time.
 pub(super) fn silent(what: &str, url: &Url, waited: Duration) -> Fault {
-    Fault::passing(Error::with_kind(Kind::Network, what).at(place(url)).cause(format!(
-        "{} has sent nothing for {} s",
-        quote(host(url)),
-        waited.as_secs_f32().ceil()
-    )))
+    let error = Error::with_kind(Kind::Network, what).at(place(url));
+    let why = format!("{} has sent nothing for {} s", quote(host(url)), waited.as_secs_f32().ceil());
+    Fault { silent: true, ..Fault::passing(error.cause(why)) }
 }
 
 /// The connection could not be made or broke.
@@ -95,7 +97,7 @@ pub(super) fn of_connection(what: &str, url: &Url, error: reqwest::Error) -> Fau
         let error = base
             .cause(format!("unknown host {}", quote(&host)))
             .hint("check the host's name, the network, and `HTTPS_PROXY` and `NO_PROXY` where a proxy is needed");
-        return Fault { error, retry: Retry::Briefly, wrong_scheme: false };
+        return Fault { retry: Retry::Briefly, ..Fault::final_error(error) };
     }
     if let Some(tls) = find::<rustls::Error>(&error) {
         return of_tls(base, &host, tls);
@@ -105,9 +107,9 @@ pub(super) fn of_connection(what: &str, url: &Url, error: reqwest::Error) -> Fau
         let caused = base.cause(format!("connection to {}: {}", quote(&host), describe_io(io)));
         if refused {
             return Fault {
-                error: caused.hint("check the port, and that the server is running"),
                 retry: Retry::Briefly,
                 wrong_scheme: true,
+                ..Fault::final_error(caused.hint("check the port, and that the server is running"))
             };
         }
         return Fault { wrong_scheme: true, ..Fault::passing(caused) };
@@ -176,11 +178,25 @@ pub(super) fn of_status(what: &str, url: &Url, status: StatusCode, body: &[u8], 
             error = error.hint(format!("try again later; users with credentials often may do more: {credentials}"));
         }
         (StatusCode::NOT_FOUND, Who::Candidate) => error = error.hint("is it a registry? They answer at `/v2/`"),
-        (StatusCode::NOT_FOUND, _) => error = error.hint("check the repository's name and the tag"),
+        (StatusCode::NOT_FOUND, _) => error = error.hint(missing(&said(body).unwrap_or_default())),
+        (StatusCode::PAYLOAD_TOO_LARGE, _) => {
+            error = error.hint("the registry, or a proxy before it, takes less at once; its operators can raise that limit");
+        }
         (s, _) if s.is_server_error() => error = error.hint("the registry has a problem; try again later"),
         _ => {}
     }
     error
+}
+
+/// What to do about something that is not there, by the registry's code for it (distribution-spec, "Error Codes").
+fn missing(said: &str) -> &'static str {
+    match said {
+        said if said.contains("BLOB_UPLOAD_UNKNOWN") => {
+            "the registry loses uploads, as several servers behind one name do that share no storage; tell its operators"
+        }
+        said if said.contains("BLOB_UNKNOWN") => "the registry lacks a part of the image; push the image again, or tell its operators",
+        _ => "check the repository's name and the tag",
+    }
 }
 
 /// What a registry's answer says, from its JSON form (distribution-spec, "Error Codes") or its first line of text.

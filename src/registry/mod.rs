@@ -7,7 +7,7 @@
 //! A request passes, outermost first: [`Client`] (endpoints: mirrors, then the registry) -> `transport` (retries, 401, plain
 //! HTTP or TLS) -> `redirect` (hops, where credentials may go) -> `connections` (one HTTP client per kind of trust).
 //!
-//! Two things pass by it: `upload`, which sends, adds to a request what is to be sent; `engine` speaks with Docker's engine over its socket.
+//! Two things pass by it: `upload` and `sending`, which send, add to a request what is to be sent; `engine` speaks with Docker's engine over its socket.
 //!
 //! Not here: what a manifest means (`transfer`).
 //!
@@ -33,6 +33,7 @@ mod referrers;
 mod registries_conf;
 mod retry;
 mod scope;
+mod sending;
 mod settings;
 mod tags;
 mod token;

@@ -18,8 +18,8 @@ use crate::error::{Error, Result, from_io};
 const PIECE: usize = 256 << 10;
 /// How often the sender is told how far it is.
 const TOLD_EVERY: Duration = Duration::from_millis(200);
-/// A server that has all of a blob may read it once more before it answers; this many stall times are its due.
-const DIGESTING: u32 = 10;
+/// A server that has all of a blob may read it once more before it answers: bytes a second, of a slow disk.
+const DIGESTING: u64 = 8 << 20;
 
 /// Where the bytes of a stream come from; asked again for each attempt.
 pub(super) type Open<'a> = &'a dyn Fn() -> Result<Box<dyn Read + Send>>;
@@ -28,8 +28,8 @@ pub(super) type Open<'a> = &'a dyn Fn() -> Result<Box<dyn Read + Send>>;
 pub(super) enum Payload<'a> {
     /// Nothing.
     Empty,
-    /// Nothing, but the answer takes as long as the server needs to read a large blob.
-    Conclusion,
+    /// Nothing, but the answer takes as long as the server needs to read so many bytes.
+    Conclusion { read: u64 },
     /// Bytes at hand.
     Bytes(&'a [u8]),
     /// A stream; `length` is announced if known. `seen` is told how much of it was taken and may end it.
@@ -50,7 +50,7 @@ impl Payload<'_> {
     pub(super) async fn send(&self, request: RequestBuilder, patience: &Patience) -> Sent {
         let (length, open, seen) = match self {
             Self::Empty => return plain(request, patience.stall).await,
-            Self::Conclusion => return plain(request, patience.stall.saturating_mul(DIGESTING)).await,
+            Self::Conclusion { read } => return plain(request, patience.stall + Duration::from_secs(read / DIGESTING)).await,
             Self::Bytes(bytes) => return plain(request.body(bytes.to_vec()), patience.stall).await,
             Self::Stream { length, open, seen } => (length, open, seen),
         };

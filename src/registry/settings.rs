@@ -26,6 +26,8 @@ pub struct Settings {
     pub user_agent: String,
     /// When to give up.
     pub patience: Patience,
+    /// Bytes of a blob to send at once; all if not given, and less where a registry wants that.
+    pub chunk_size: Option<u64>,
     /// Told when a registry makes us wait.
     pub notices: Arc<dyn Sink>,
 }
@@ -47,7 +49,7 @@ pub enum TlsVerify {
 pub struct Patience {
     /// Longest time to open a connection.
     pub connect: Duration,
-    /// A server that sends less than 1 KiB in this time has stalled.
+    /// A server that sends less than 32 KiB in this time has stalled.
     pub stall: Duration,
     /// Attempts in a row without progress.
     pub attempts: u32,
@@ -80,6 +82,7 @@ impl Default for Settings {
             ca_files: Vec::new(),
             user_agent: concat!("rootling/", env!("CARGO_PKG_VERSION")).into(),
             patience: Patience::default(),
+            chunk_size: None,
             notices: Arc::new(Silent),
         }
     }

@@ -114,11 +114,8 @@ async fn bearer(connections: &Connections, patience: &Patience, challenge: &Chal
     if status != StatusCode::OK {
         // What to log in to is the registry, not its token server.
         let error = fault::of_status(what, demand.registry, status, &body, demand.who());
-        return Err(Fault {
-            error: error.cause(format!("asked was its token server {}", quote(fault::host(&realm)))),
-            retry,
-            wrong_scheme: false,
-        });
+        let error = error.cause(format!("asked was its token server {}", quote(fault::host(&realm))));
+        return Err(Fault { retry, ..Fault::final_error(error) });
     }
     token(&body).ok_or_else(|| demand.refuse(format!("the answer of the token server {} holds no token", quote(fault::host(&realm)))))
 }

@@ -151,8 +151,12 @@ impl Transport {
             let outcome = self.authorised(call, session, &url, security).await;
             match outcome {
                 Err(fault) if fault.wrong_scheme && known.is_none() => drop(first.get_or_insert(fault)),
+                // What says nothing in the second way says nothing about the first.
+                Err(fault) if first.is_some() && fault.status.is_none() && fault.retry != Retry::Never => {}
                 outcome => {
-                    *session.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
+                    if outcome.as_ref().map_or_else(|fault| fault.status.is_some(), |_| true) {
+                        *session.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
+                    }
                     return outcome;
                 }
             }
@@ -234,7 +238,8 @@ impl Transport {
             Some(login) => Who::Known(login),
             None => Who::Nobody,
         };
-        Fault { error: fault::of_status(call.what, from, status, &body, who), retry, wrong_scheme }
+        let error = fault::of_status(call.what, from, status, &body, who);
+        Fault { retry, wrong_scheme, status: Some(status), ..Fault::final_error(error) }
     }
 
     /// The ways to talk to a host, best first.

@@ -1,27 +1,27 @@
 //! Sending: blobs and manifests into a repository.
 //!
-//! A blob is looked for first, then mounted from another repository of the registry, then sent as docker sends it, which every registry
-//! understands: POST for a place, PATCH with all bytes, PUT with the digest. After a broken connection the registry is asked how much it
-//! has; one that does not know, or has forgotten the upload, gets it from the start.
+//! A blob is looked for first, then mounted from another repository of the registry, then sent (`sending`): POST for a place, PATCH with
+//! the bytes, PUT with the digest, and it is looked for once more. After a broken connection the registry is asked how much it has; one
+//! that does not know, or has forgotten the upload, gets it from the start.
 //!
 //! Source: OCI distribution-spec 1.1, "Pushing Blobs", "Mounting a blob from another repository", "Pushing Manifests".
 
 use std::io::Read;
 
-use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
 
 use super::client::{Client, header_digest, manifest_call};
-use super::fault::{Fault, Retry};
 use super::payload::Payload;
 use super::redirect::Integrity;
 use super::registries_conf::Endpoint;
+use super::sending::{Experience, Place, Stop, location};
 use super::transport::{Access, Call, Target};
 use crate::error::{Error, Kind, Result, quote};
 use crate::oci::{Digest, Reference, media_type};
 
-/// An attempt that brought this much was worth its while: failures before it are forgiven.
-const PROGRESS: u64 = 32 << 10;
+/// Distribution-spec 1.1, "Pushing a blob in chunks".
+const LEAST_CHUNK: &str = "OCI-Chunk-Min-Length";
 
 /// A blob to send.
 pub struct Upload<'a> {
@@ -49,16 +49,9 @@ pub enum Put {
 }
 
 /// What asking for a place to send to gave.
-enum Place {
+enum Answer {
     Mounted,
-    Location(String),
-}
-
-/// Why an upload did not go on.
-enum Stop {
-    /// It may work from the start.
-    Again(Error),
-    Final(Error),
+    Place(Place),
 }
 
 impl Client {
@@ -75,26 +68,29 @@ impl Client {
     pub fn put_blob(&self, reference: &Reference, blob: &Upload<'_>) -> Result<Put> {
         let what = format!("can't push blob {} to {}", blob.digest, quote(reference.familiar_repository()));
         let sender = Sender { client: self, endpoint: self.home(reference)?, what, blob };
-        if sender.is_there()? {
+        // Who may write and not read learns by writing whether that is so.
+        if sender.is_there().or_else(|e| if e.kind() == Kind::Denied { Ok(false) } else { Err(e) })? {
             return Ok(Put::There);
         }
-        let mut failures = 0;
+        let mut experience = Experience::new(self.transport().settings().chunk_size);
         let mut from = blob.from.first();
         loop {
-            let location = match sender.start(from.take())? {
-                Place::Mounted => return Ok(Put::Mounted),
-                Place::Location(location) => location,
+            let place = match sender.start(from.take())? {
+                Answer::Mounted if sender.is_there_now() == Some(false) => continue,
+                Answer::Mounted => return Ok(Put::Mounted),
+                Answer::Place(place) => place,
             };
-            let error = match sender.send(location, &mut failures) {
+            let fault = match sender.send(place, &mut experience) {
                 Ok(()) => return Ok(Put::Sent),
                 Err(Stop::Final(error)) => return Err(error),
-                Err(Stop::Again(error)) => error,
+                Err(Stop::AtOnce) => continue,
+                Err(Stop::Again(fault)) => fault,
             };
             // An answer that got lost may have been a good one.
-            if sender.is_there().unwrap_or(false) {
+            if sender.is_there_now() == Some(true) {
                 return Ok(Put::Sent);
             }
-            sender.pause(&mut failures, error)?;
+            sender.pause(&mut experience, fault)?;
         }
     }
 
@@ -138,15 +134,15 @@ impl Client {
 }
 
 /// One blob on its way.
-struct Sender<'a> {
-    client: &'a Client,
-    endpoint: Endpoint,
-    what: String,
-    blob: &'a Upload<'a>,
+pub(super) struct Sender<'a> {
+    pub(super) client: &'a Client,
+    pub(super) endpoint: Endpoint,
+    pub(super) what: String,
+    pub(super) blob: &'a Upload<'a>,
 }
 
 impl Sender<'_> {
-    fn call<'c>(&'c self, method: Method, target: Target, payload: Payload<'c>) -> Call<'c> {
+    pub(super) fn call<'c>(&'c self, method: Method, target: Target, payload: Payload<'c>) -> Call<'c> {
         let (headers, integrity) = (HeaderMap::new(), Integrity::Digest);
         Call { what: &self.what, endpoint: &self.endpoint, method, target, headers, integrity, access: Access::Push, payload }
     }
@@ -156,8 +152,18 @@ impl Sender<'_> {
         Ok(self.client.found(&call)?.is_some())
     }
 
+    /// Asked once; `None` if there is no answer.
+    pub(super) fn is_there_now(&self) -> Option<bool> {
+        let call = self.call(Method::HEAD, Target::Path(format!("blobs/{}", self.blob.digest)), Payload::Empty);
+        match self.client.block_on(self.client.transport().exchange_once(&call)) {
+            Ok(_) => Some(true),
+            Err(fault) if fault.error.kind() == Kind::NotFound => Some(false),
+            Err(_) => None,
+        }
+    }
+
     /// Asks for a place to send to, or for the blob of another repository.
-    fn start(&self, from: Option<&String>) -> Result<Place> {
+    fn start(&self, from: Option<&String>) -> Result<Answer> {
         let plain = || self.call(Method::POST, Target::Path("blobs/uploads/".into()), Payload::Empty);
         let response = match from {
             None => self.exchange(&plain())?,
@@ -166,7 +172,7 @@ impl Sender<'_> {
                 let mut call = self.call(Method::POST, Target::Path(path), Payload::Empty);
                 call.access = Access::Mount { from: from.clone() };
                 match self.exchange(&call) {
-                    Ok(response) if response.status() == StatusCode::CREATED => return Ok(Place::Mounted),
+                    Ok(response) if response.status() == StatusCode::CREATED => return Ok(Answer::Mounted),
                     Ok(response) => response,
                     // Who may not read the other repository may write to this one all the same.
                     Err(error) if matches!(error.kind(), Kind::Denied | Kind::NotFound | Kind::Other) => self.exchange(&plain())?,
@@ -174,115 +180,12 @@ impl Sender<'_> {
                 }
             }
         };
-        location(&response).map(Place::Location).ok_or_else(|| self.wrong("the registry names no place to send to"))
+        let location = location(&response).ok_or_else(|| self.wrong("the registry names no place to send to"))?;
+        let least = response.headers().get(LEAST_CHUNK).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
+        Ok(Answer::Place(Place { location, least }))
     }
 
     fn exchange(&self, call: &Call<'_>) -> Result<Response> {
         self.client.block_on(self.client.transport().exchange(call))
-    }
-
-    /// Sends all bytes to a place, goes on where it broke off, and concludes.
-    fn send(&self, mut place: String, failures: &mut u32) -> Result<(), Stop> {
-        let mut offset = 0;
-        loop {
-            let fault = match self.patch(&place, offset) {
-                Ok(next) => return self.conclude(&next),
-                Err(fault) => fault,
-            };
-            if !may_pass(&fault) {
-                return Err(Stop::Final(fault.error));
-            }
-            let Ok(Some((has, next))) = self.progress(&place) else { return Err(Stop::Again(fault.error)) };
-            if has > self.blob.size || has < offset {
-                return Err(Stop::Again(fault.error));
-            }
-            if has - offset >= PROGRESS {
-                *failures = 0;
-            }
-            self.pause(failures, fault.error).map_err(Stop::Final)?;
-            (offset, place) = (has, next);
-        }
-    }
-
-    fn patch(&self, place: &str, offset: u64) -> Result<String, Fault> {
-        let open = || (self.blob.open)(offset);
-        let seen = |taken| (self.blob.seen)(offset + taken);
-        let payload = Payload::Stream { length: Some(self.blob.size - offset), open: &open, seen: &seen };
-        let mut call = self.call(Method::PATCH, Target::Location(place.to_owned()), payload);
-        call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        if offset > 0 {
-            let range = format!("{offset}-{}", self.blob.size.saturating_sub(1));
-            call.headers.insert(CONTENT_RANGE, HeaderValue::from_str(&range).expect("digits are valid"));
-        }
-        let response = self.client.block_on(self.client.transport().exchange_once(&call))?;
-        location(&response).ok_or_else(|| Fault::final_error(self.wrong("the registry does not say where to conclude")))
-    }
-
-    fn conclude(&self, place: &str) -> Result<(), Stop> {
-        let separator = if place.contains('?') { '&' } else { '?' };
-        let target = Target::Location(format!("{place}{separator}digest={}", self.blob.digest));
-        let call = self.call(Method::PUT, target, Payload::Conclusion);
-        match self.client.block_on(self.client.transport().exchange_once(&call)) {
-            Ok(_) => Ok(()),
-            Err(fault) if may_pass(&fault) => Err(Stop::Again(fault.error)),
-            Err(fault) => Err(Stop::Final(fault.error)),
-        }
-    }
-
-    /// How many bytes the registry has, and where to go on; `None` if it knows of no such upload.
-    fn progress(&self, place: &str) -> Result<Option<(u64, String)>> {
-        let call = self.call(Method::GET, Target::Location(place.to_owned()), Payload::Empty);
-        let Some(response) = self.client.found(&call)? else { return Ok(None) };
-        let range = response.headers().get(RANGE).and_then(|value| value.to_str().ok());
-        let has = range.and_then(received);
-        Ok(has.map(|has| (has, location(&response).unwrap_or_else(|| place.to_owned()))))
-    }
-
-    /// Counts a failure and waits, or gives up.
-    fn pause(&self, failures: &mut u32, error: Error) -> Result<()> {
-        *failures += 1;
-        let attempts = self.client.transport().settings().patience.attempts;
-        if *failures >= attempts {
-            return Err(error.cause(format!("given up after {failures} attempts")));
-        }
-        self.client.block_on(self.client.transport().wait(&self.endpoint.host, *failures, None));
-        Ok(())
-    }
-
-    fn wrong(&self, why: &str) -> Error {
-        Error::with_kind(Kind::Network, &self.what).cause(why)
-    }
-}
-
-/// Whether an upload is worth going on with, or beginning again: the registry may have lost it.
-fn may_pass(fault: &Fault) -> bool {
-    fault.retry != Retry::Never || matches!(fault.error.kind(), Kind::NotFound | Kind::Corrupt)
-}
-
-fn location(response: &Response) -> Option<String> {
-    response.headers().get(LOCATION)?.to_str().ok().map(str::to_owned)
-}
-
-/// Bytes received, from `0-LAST`; `0-0` is what registries say for none.
-fn received(range: &str) -> Option<u64> {
-    let (start, last) = range.trim_start_matches("bytes=").split_once('-')?;
-    match (start.parse::<u64>().ok()?, last.parse::<u64>().ok()?) {
-        (0, 0) => Some(0),
-        (0, last) => last.checked_add(1),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_ranges() {
-        for (range, expected) in
-            [("0-0", Some(0)), ("0-99", Some(100)), ("bytes=0-99", Some(100)), ("5-9", None), ("0-18446744073709551615", None), ("x", None)]
-        {
-            assert_eq!(received(range), expected, "{range}");
-        }
     }
 }

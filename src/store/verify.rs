@@ -17,7 +17,7 @@ use super::lease::{Kind as Lease, Live};
 use super::lock::Attempt;
 use super::remove::remove_tree;
 use super::sync::Origin;
-use super::{ImageRecord, Member, StepRecord, Store, record, step};
+use super::{ImageRecord, Member, Referrer, StepRecord, Store, record, step};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Descriptor, DiffId, Digest, Reference};
 use crate::rootfs::view::LayerDir;
@@ -37,6 +37,8 @@ pub struct Inventory {
     pub steps: Vec<(Digest, Option<StepRecord>)>,
     /// Which blobs hold a layer; `None` is a memory that can't be read.
     pub memories: Vec<(DiffId, Option<Vec<Descriptor>>)>,
+    /// What is attached to manifests, by their digests; `None` is a list that can't be read.
+    pub referrers: Vec<(Digest, Option<Vec<Referrer>>)>,
     /// What has no name of ours.
     pub strangers: Vec<PathBuf>,
 }
@@ -91,10 +93,17 @@ impl Store {
             let bytes = record::read(&path)?.unwrap_or_default();
             memories.push((DiffId(digest), serde_json::from_slice(&bytes).ok()));
         }
+        let mut referrers = Vec::new();
+        // The directory is made when the first is needed.
+        if self.layout().referrers().exists() {
+            for (subject, _) in named(self.layout().referrers())? {
+                referrers.push((subject, self.referrers(&subject).ok()));
+            }
+        }
         let mut images = self.image_records()?;
         images.sort_by(|(a, _), (b, _)| a.cmp(b));
         strangers.extend(files(&self.layout().images())?.into_iter().filter(|path| path.extension().is_none_or(|end| end != "json")));
-        Ok(Inventory { images, blobs, layers, trees, steps, memories, strangers })
+        Ok(Inventory { images, blobs, layers, trees, steps, memories, referrers, strangers })
     }
 
     /// Where a layer is.
@@ -115,6 +124,11 @@ impl Store {
     /// Where it is remembered which blobs hold a layer.
     pub fn memory_path(&self, diff_id: &DiffId) -> PathBuf {
         self.layout().layer_blobs_of(diff_id)
+    }
+
+    /// Where it is listed what is attached to a manifest.
+    pub fn referrers_path(&self, subject: &Digest) -> PathBuf {
+        self.layout().referrers_of(subject)
     }
 
     /// Reads a whole layer. It is leased only meanwhile, so that it can be replaced.

@@ -32,12 +32,16 @@ pub struct ClientSettings {
     pub registries_conf: Option<PathBuf>,
     /// `$HOME`.
     pub home: Option<PathBuf>,
+    /// When to give up; the usual times if not given.
+    pub patience: Option<Patience>,
     /// The user's number.
     pub user_id: Option<u32>,
     /// Attempts in a row without progress; `None` for the usual number.
     pub attempts: Option<u32>,
     /// Wait before the second attempt; `None` for the usual one.
     pub first_delay: Option<Duration>,
+    /// Bytes of a blob to send at once; `None` for all.
+    pub chunk_size: Option<u64>,
     /// The socket of Docker's engine.
     pub docker_socket: PathBuf,
     /// `--cert-dir`: certificates for every registry.
@@ -84,6 +88,13 @@ impl Client {
     #[must_use]
     pub fn with_key(mut self, file: Option<PathBuf>) -> Self {
         self.settings.trust.key = file;
+        self
+    }
+
+    /// Sends at most so many bytes of a blob at once.
+    #[must_use]
+    pub fn with_chunk_size(mut self, bytes: Option<u64>) -> Self {
+        self.settings.chunk_size = bytes;
         self
     }
 
@@ -151,6 +162,7 @@ impl Client {
             certificates: self.settings.certificates.clone(),
             notices: self.notices.clone(),
             patience: self.settings.patience(),
+            chunk_size: self.settings.chunk_size,
             ..Settings::default()
         })
     }
@@ -158,7 +170,7 @@ impl Client {
 
 impl ClientSettings {
     fn patience(&self) -> Patience {
-        let usual = Patience::default();
+        let usual = self.patience.unwrap_or_default();
         let first_delay = self.first_delay.unwrap_or(usual.first_delay);
         let longest_delay = usual.longest_delay.max(first_delay);
         Patience { attempts: self.attempts.unwrap_or(usual.attempts), first_delay, longest_delay, ..usual }

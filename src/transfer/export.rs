@@ -7,6 +7,7 @@ use super::draft;
 use crate::error::{Result, from_io};
 use crate::rootfs::compress::{Compression, compressor};
 use crate::rootfs::pack::pack_view;
+use crate::rootfs::squashfs::{self, Coding};
 use crate::rootfs::view::View;
 
 /// Writes a flattened tarball to a stream.
@@ -17,6 +18,17 @@ pub fn export_to(view: &View, out: impl Write, compression: Compression, level: 
 /// Writes a flattened tarball to a file, which appears when it is complete, or not at all.
 pub fn export(view: &View, output: &Path, compression: Compression, level: Option<i32>) -> Result<()> {
     draft::write(output, |out| write(view, out, compression, level).map(drop))
+}
+
+/// Writes a squashfs image, which appears when it is complete, or not at all.
+pub fn export_squashfs(view: &View, output: &Path, coding: Coding) -> Result<()> {
+    draft::write(output, |out| squashfs::write(view, coding, out, &mut |_| ()))
+}
+
+/// Whether a file's suffix promises a squashfs image, as ch-convert knows them.
+pub fn is_squashfs_name(path: &Path) -> bool {
+    let suffix = path.extension().and_then(|e| e.to_str()).map(str::to_lowercase);
+    matches!(suffix.as_deref(), Some("sqfs" | "squash" | "squashfs" | "squishy"))
 }
 
 /// The compression a file's suffix promises.
@@ -55,6 +67,9 @@ mod tests {
             ("a.tar.bz2", Compression::Bzip2),
         ] {
             assert_eq!(compression_of(Path::new(name)), expected, "{name}");
+        }
+        for (name, expected) in [("a.sqfs", true), ("d/a.SquashFS", true), ("a.tar", false), ("sqfs", false), (".sqfs", false)] {
+            assert_eq!(is_squashfs_name(Path::new(name)), expected, "{name}");
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Read as _};
 use std::path::Path;
 
+use super::export::is_squashfs_name;
 use super::place::Place;
 use super::read::{Form, Images};
 use crate::error::{Error, IoContext as _, Kind, Result, quote};
@@ -41,7 +42,7 @@ pub fn destination(text: &str) -> Result<Place> {
     }
     let lower = text.to_lowercase();
     let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| lower.ends_with(suffix));
-    if ends(&[".sqfs", ".squash", ".squashfs", ".squishy"]) {
+    if is_squashfs_name(Path::new(text)) {
         return Ok(Place::Squashfs(text.into()));
     }
     if ends(&[".tar", ".tgz", ".txz", ".tzst", ".tbz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.zst", ".tar.bz2"]) || text == "-" {

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::parallel;
-use super::pipeline::{self, Feed};
+use super::pipeline::{self, Feed, Most};
 use crate::error::{Error, Kind, Result, quote};
 use crate::event::{Event, Sink, next_id};
 use crate::oci::{Descriptor, DiffId, ImageConfig, Manifest, media_type};
@@ -163,10 +163,15 @@ impl Fetch<'_> {
             return Ok("already here");
         }
         let draft = if have_layer { None } else { Some(self.store.draft()?) };
-        let unpacked = pipeline::take_apart(draft.as_ref().map(|draft| draft.path()), |feed| match have_blob {
-            true => self.read_blob(wanted, id, stop, feed),
-            false => self.download(&wanted.descriptor, id, stop, feed),
-        })?;
+        let unpacked =
+            pipeline::take_apart_at_most(
+                Most::Of(wanted.descriptor.size),
+                draft.as_ref().map(|draft| draft.path()),
+                |feed| match have_blob {
+                    true => self.read_blob(wanted, id, stop, feed),
+                    false => self.download(&wanted.descriptor, id, stop, feed),
+                },
+            )?;
         pipeline::expect(unpacked, &wanted.diff_id.0)?;
         if let Some(draft) = draft {
             draft.commit(wanted.diff_id, unpacked.size)?;

@@ -45,7 +45,7 @@ pub use bundle::{Annotations, Documents, Repack, Shape, Subject};
 pub use client::{Client, ClientSettings, TrustSettings};
 pub use copy::{Brought, Copied, Means, Source, bring, bring_each, copy, usual_platform};
 pub use download::{DownloadRequest, Downloaded, download};
-pub use export::{compression_of, export, export_to};
+pub use export::{compression_of, export, export_squashfs, export_to, is_squashfs_name};
 pub use import::{import_file, import_host, import_layer, import_squashfs, import_url, is_squashfs, reconfigure};
 pub use layers::Need;
 pub use members::{Which, members};

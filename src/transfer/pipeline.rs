@@ -21,16 +21,55 @@ pub(super) struct Unpacked {
     pub(super) size: u64,
 }
 
+/// How much a layer may inflate to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Most {
+    /// As much as it likes: the user's own file.
+    Anything,
+    /// A layer of so many bytes that comes from somewhere: a few bytes must not fill a disk that others use too.
+    Of(u64),
+}
+
+/// What any layer may inflate to, in bytes.
+const ALWAYS: u64 = 4 << 30;
+/// How many times its size a layer may inflate to beyond that. Real ones stay below 20; zeros give some 1000 with gzip, 30,000 with zstd.
+const TIMES: u64 = 300;
+
+impl Most {
+    fn check(self, inflated: u64) -> Result<()> {
+        let Self::Of(compressed) = self else { return Ok(()) };
+        if inflated <= ALWAYS.max(compressed.saturating_mul(TIMES)) {
+            return Ok(());
+        }
+        // Not `Corrupt`: it would be fetched once more.
+        Err(Error::with_kind(Kind::Unsupported, "the layer inflates beyond all measure")
+            .cause(format!("its {compressed} bytes become more than {}", ALWAYS.max(compressed.saturating_mul(TIMES))))
+            .hint(format!(
+                "a layer may inflate to {} GiB, or to {TIMES} times its size; `rootling import` takes a tarball of any size",
+                ALWAYS >> 30
+            )))
+    }
+}
+
 /// Runs `produce`, which writes the compressed layer, and takes apart what it writes at the same time: into the directory `layer`,
 /// or, without one, only to find its diff ID.
 ///
 /// When the layer can't be unpacked, what `produce` pushes goes into the void: whether the bytes had their digest decides who is to
 /// blame, so its own error comes first.
 pub(super) fn take_apart(layer: Option<&Path>, produce: impl FnOnce(&mut Feed) -> Result<()> + Send) -> Result<Unpacked> {
+    take_apart_at_most(Most::Anything, layer, produce)
+}
+
+/// [`take_apart`], unless it gets too much.
+pub(super) fn take_apart_at_most(
+    most: Most,
+    layer: Option<&Path>,
+    produce: impl FnOnce(&mut Feed) -> Result<()> + Send,
+) -> Result<Unpacked> {
     let (compressed_in, compressed_out) = pipe();
     let (tar_in, tar_out) = pipe();
     std::thread::scope(|scope| {
-        let inflating = scope.spawn(move || inflate(compressed_out, layer.map(|_| tar_in)));
+        let inflating = scope.spawn(move || inflate(compressed_out, layer.map(|_| tar_in), most));
         let unpacking = layer.map(|layer| scope.spawn(move || unpack_all(tar_out, layer)));
         let mut feed = Feed { pipe: Some(compressed_in), refused: false };
         let produced = produce(&mut feed);
@@ -107,7 +146,7 @@ impl Feed {
 }
 
 /// Decompresses by content and digests the tar.
-fn inflate(compressed: PipeReader, mut tar: Option<PipeWriter>) -> Result<Unpacked> {
+fn inflate(compressed: PipeReader, mut tar: Option<PipeWriter>, most: Most) -> Result<Unpacked> {
     let failed = || "can't decompress the layer".to_owned();
     let mut source = decompress(compressed)?;
     let (mut hasher, mut size) = (Hasher::new(), 0);
@@ -121,6 +160,7 @@ fn inflate(compressed: PipeReader, mut tar: Option<PipeWriter>) -> Result<Unpack
         };
         hasher.update(&piece[..count]);
         size += count as u64;
+        most.check(size)?;
         if let Some(tar) = &mut tar {
             tar.write_all(&piece[..count]).map_err(|e| from_io(failed, e))?;
         }
@@ -161,4 +201,22 @@ pub(super) fn expect(unpacked: Unpacked, expected: &Digest) -> Result<()> {
     }
     Err(Error::with_kind(Kind::Corrupt, "the layer's content is not what the image's config says")
         .cause(format!("its diff ID is {}, the config says {expected}", unpacked.diff_id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_that_inflate_beyond_measure() {
+        for (most, inflated, allowed) in [
+            (Most::Of(1 << 20), 4 << 30, true),
+            (Most::Of(1 << 20), (4 << 30) + 1, false),
+            (Most::Of(1 << 30), 300 << 30, true),
+            (Most::Of(1 << 30), (300 << 30) + 1, false),
+            (Most::Anything, 1 << 50, true),
+        ] {
+            assert_eq!(most.check(inflated).is_ok(), allowed, "{most:?} {inflated}");
+        }
+    }
 }

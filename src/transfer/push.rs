@@ -5,7 +5,7 @@ use std::io::{Read, Seek as _, SeekFrom};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::attachments;
-use super::bundle::{Bundle, Part, Shape, Subject};
+use super::bundle::{Bundle, Document, Part, Shape, Subject};
 use super::client::Client;
 use super::packed;
 use super::parallel;
@@ -48,15 +48,31 @@ pub fn push(
 pub(super) fn send(bundle: &Bundle<'_>, client: &Client, reference: &Reference, sink: &dyn Sink) -> Result<()> {
     let root = bundle.root();
     let push = Push { bundle, client: client.registry()?, reference, sink };
-    if push.client.pushed_digest(reference)? == Some(root.descriptor.digest) {
+    // Who may write and not read learns by writing whether that is so.
+    let known = push.client.pushed_digest(reference).or_else(|e| if e.kind() == Kind::Denied { Ok(None) } else { Err(e) })?;
+    if known == Some(root.descriptor.digest) {
         return Ok(());
     }
     push.blobs()?;
-    for document in bundle.documents().filter(|document| document.descriptor.digest != root.descriptor.digest) {
-        let pinned: Reference = reference.canonical(document.descriptor.digest).to_string().parse()?;
-        push.client.put_manifest(&pinned, &document.descriptor.media_type, &document.bytes)?;
+    match push.documents(root) {
+        // Some blob has got lost, perhaps; what is refused otherwise is refused again.
+        Err(e) if matches!(e.kind(), Kind::Other | Kind::NotFound) && push.blobs()? == Sent::Some => push.documents(root)?,
+        outcome => outcome?,
     }
-    push.client.put_manifest(reference, &root.descriptor.media_type, &root.bytes)
+    // A success alone proves nothing. Another may have changed the name meanwhile, and who may write and not read can't ask.
+    if let Ok(None) = push.client.pushed_digest(reference) {
+        return Err(Error::with_kind(Kind::Network, format!("can't push {}", quote(reference.familiar())))
+            .cause("the registry said that it has the manifest, and has not")
+            .hint("tell the registry's operators"));
+    }
+    Ok(())
+}
+
+/// Whether anything had to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Nothing,
+    Some,
 }
 
 struct Push<'a> {
@@ -67,14 +83,30 @@ struct Push<'a> {
 }
 
 impl Push<'_> {
+    /// Manifests and indexes, the one that gets the name last.
+    fn documents(&self, root: &Document) -> Result<()> {
+        for document in self.bundle.documents().filter(|document| document.descriptor.digest != root.descriptor.digest) {
+            let pinned: Reference = self.reference.canonical(document.descriptor.digest).to_string().parse()?;
+            self.client.put_manifest(&pinned, &document.descriptor.media_type, &document.bytes)?;
+        }
+        self.client.put_manifest(self.reference, &root.descriptor.media_type, &root.bytes)
+    }
+
     /// Layers and configs; the largest start first.
-    fn blobs(&self) -> Result<()> {
+    fn blobs(&self) -> Result<Sent> {
         let documents: Vec<Digest> = self.bundle.documents().map(|document| document.descriptor.digest).collect();
         let mut parts = self.bundle.parts();
         parts.retain(|part| !documents.contains(&part.descriptor().digest));
         parts.sort_by_key(|part| std::cmp::Reverse(part.descriptor().size));
         let sources = self.sources()?;
-        parallel::each(parts, AT_ONCE, |part, stop| self.blob(&part, &sources, stop))
+        let sent = AtomicBool::new(false);
+        parallel::each(parts, AT_ONCE, |part, stop| {
+            if self.blob(&part, &sources, stop)? != Put::There {
+                sent.store(true, Ordering::Relaxed);
+            }
+            Ok(())
+        })?;
+        Ok(if sent.into_inner() { Sent::Some } else { Sent::Nothing })
     }
 
     /// For each blob the repositories of this registry that images here came from, or went to.
@@ -94,7 +126,7 @@ impl Push<'_> {
         Ok(sources)
     }
 
-    fn blob(&self, part: &Part<'_>, sources: &BTreeMap<Digest, Vec<String>>, stop: &AtomicBool) -> Result<()> {
+    fn blob(&self, part: &Part<'_>, sources: &BTreeMap<Digest, Vec<String>>, stop: &AtomicBool) -> Result<Put> {
         let descriptor = part.descriptor();
         let kind = match part {
             Part::Document(_) => "config",
@@ -120,7 +152,7 @@ impl Push<'_> {
             Put::Sent => "done",
         };
         self.sink.event(Event::TransferFinished { id, note });
-        Ok(())
+        Ok(put)
     }
 
     /// Opens a blob from an offset on. What comes before is read too, since a blob proves itself by all of its bytes.

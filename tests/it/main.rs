@@ -14,6 +14,7 @@ mod contexts;
 mod copies;
 mod copy;
 mod corpus;
+mod cuts;
 mod fakeroot;
 mod formats;
 mod fulldisk;

@@ -232,6 +232,10 @@ fn serve(mut stream: TcpStream, kept: &Mutex<Kept>, (after, times, keeps): (usiz
     };
     match (method.as_str(), path.as_str()) {
         ("HEAD", path) if path.contains("/blobs/") && kept.lock().unwrap().blobs.contains_key(&name) => reply("200 OK", String::new()),
+        ("HEAD", path) if path.contains("/manifests/") => match kept.lock().unwrap().manifests.get(&name) {
+            Some(bytes) => reply("200 OK", format!("Docker-Content-Digest: {}\r\n", digest(bytes))),
+            None => reply("404 Not Found", String::new()),
+        },
         ("POST", _) => {
             let mut kept = kept.lock().unwrap();
             let id = format!("u{}", kept.uploads.len());
@@ -290,7 +294,8 @@ fn broken_uploads_go_on_or_begin_again() {
         rig.ok(["push", "base", &format!("{address}/x:1")]);
         let kept = kept.lock().unwrap();
         assert!(kept.broken >= 3, "{}", kept.broken);
-        assert_eq!(kept.resumed.is_empty(), !keeps, "{:?}", kept.resumed);
+        // One that hangs up again and again is tried with less at once, which has a range too, from 0 on.
+        assert_eq!(kept.resumed.first().is_some_and(|range| !range.starts_with("0-")), keeps, "{:?}", kept.resumed);
         let manifest: serde_json::Value = serde_json::from_slice(&kept.manifests["1"]).unwrap();
         let parts = manifest["layers"].as_array().unwrap().iter().chain([&manifest["config"]]);
         for part in parts {

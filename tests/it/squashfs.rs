@@ -91,6 +91,8 @@ fn an_import_is_the_same_image_again() {
     assert_eq!(files(&rig.facts("again")), files(&facts));
     rig.ok(["push", "again", "squashfs:again.sqfs"]);
     assert!(fs::read(rig.path("app.sqfs")).unwrap() == fs::read(rig.path("again.sqfs")).unwrap());
+    rig.ok(["export", "app", "-o", "exported.sqfs"]);
+    assert!(fs::read(rig.path("app.sqfs")).unwrap() == fs::read(rig.path("exported.sqfs")).unwrap());
     rig.ok(["convert", "./app.sqfs", "tree.tar"]);
     rig.build("from", &format!("FROM squashfs:{}\nRUN test $(stat -c %u /d/file) = 33\n", rig.path("app.sqfs").display()));
 }

@@ -252,9 +252,11 @@ fn what_cant_be_mended_goes_alone() {
     let rig = &bench.rig;
     // A layer that was built here, and never sent.
     flip(&bench.file("own"));
-    let (report, good) = verify(rig, &["--repair"]);
+    rig.ok(["tag", "built", "another"]);
+    let (report, good) = verify(rig, &["--repair", "built"]);
     assert!(!good && report["findings"][0]["outcome"] == "lost", "{report:#}");
-    assert!(report["findings"][0]["how"].as_str().unwrap().contains("removed built:latest"), "{report:#}");
+    assert!(report["findings"][0]["how"].as_str().unwrap().contains("another:latest"), "who shares it goes, too: {report:#}");
+    assert!(report["findings"][0]["how"].as_str().unwrap().contains("built:latest"), "{report:#}");
     assert!(rig.fails(["run", "built", "--", "true"]).contains("built"));
     rig.ok(["run", &bench.reference, "--", "cat", "/layer2/name"]);
     let (_, good) = verify(rig, &[]);
@@ -287,6 +289,31 @@ fn what_cant_be_mended_goes_alone() {
     assert_eq!(rig.ok(["images", "-q"]), "");
     assert!(verify(&rig, &[]).1);
     rig.assert_healthy();
+}
+
+#[test]
+fn what_is_attached_can_be_lost_alone() {
+    let rig = Rig::with_base();
+    rig.write("context/Dockerfile", "FROM base\nRUN echo x >/x\n");
+    let build = || rig.ok(["build", "--timestamp", "1", "--sbom", "-t", "app", "context"]);
+    build();
+    let lists = fs::read_dir(rig.storage().join("referrers")).unwrap().map(|list| list.unwrap().path());
+    let list = lists.into_iter().next().expect("the list of what is attached");
+    let referrers: Value = serde_json::from_slice(&fs::read(&list).unwrap()).unwrap();
+    let digest = referrers[0]["manifest"]["digest"].as_str().unwrap().to_owned();
+    assert!(verify(&rig, &[]).1);
+    for damaged in [rig.storage().join("blobs/sha256").join(&digest["sha256:".len()..]), list.clone()] {
+        let bytes = fs::read(&damaged).unwrap();
+        fs::write(&damaged, &bytes[..bytes.len() / 2]).unwrap();
+        let (report, good) = verify(&rig, &["app"]);
+        assert!(!good && report["findings"][0]["images"].to_string().contains("app"), "{report:#}");
+        let (report, good) = verify(&rig, &["--repair"]);
+        assert!(!good && report["findings"][0]["outcome"] == "lost", "{report:#}");
+        assert!(!list.exists() && verify(&rig, &[]).1, "{report:#}");
+        rig.ok(["run", "app", "--", "cat", "/x"]);
+        build();
+        assert!(list.exists());
+    }
 }
 
 #[test]

@@ -12,6 +12,8 @@ use rootling::oci::Reference;
 pub struct Asked {
     pub line: String,
     pub headers: HashMap<String, String>,
+    /// What was sent.
+    pub body: Vec<u8>,
     /// Connections and requests so far, this one included.
     pub number: usize,
 }
@@ -30,6 +32,8 @@ pub enum Reply {
     Hang(Vec<u8>),
     /// Sends these bytes, then this one again and again.
     Endless(Vec<u8>, u8),
+    /// Sends these bytes, the last so many one by one, again and again so that it never ends.
+    Drip(Vec<u8>, usize),
 }
 
 /// Status, headers, body.
@@ -75,20 +79,27 @@ impl Server {
 }
 
 fn serve(mut connection: TcpStream, answer: &dyn Fn(&Asked) -> Reply, log: &Mutex<Vec<String>>) {
-    let mut lines = BufReader::new(connection.try_clone().unwrap()).lines().map_while(std::io::Result::ok);
-    let Some(line) = lines.next() else { return };
+    let mut reader = BufReader::new(connection.try_clone().unwrap());
+    // A handshake has no lines to wait for.
+    let handshake = reader.fill_buf().is_ok_and(|bytes| bytes.first() == Some(&0x16));
+    let mut lines = reader.by_ref().lines().map_while(std::io::Result::ok);
+    let Some(line) = (if handshake { Some("TLS handshake".to_owned()) } else { lines.next() }) else { return };
     let mut headers = HashMap::new();
-    for header in lines.by_ref().take_while(|l| !l.is_empty()) {
+    while let Some(header) = (if handshake { None } else { lines.next() }).filter(|line| !line.is_empty()) {
         if let Some((name, value)) = header.split_once(':') {
             headers.insert(name.to_lowercase(), value.trim().to_owned());
         }
+    }
+    let mut body = vec![0; headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0)];
+    if reader.read_exact(&mut body).is_err() {
+        return;
     }
     let number = {
         let mut log = log.lock().unwrap();
         log.push(format!("{line} {}", headers.get("authorization").map_or("-", String::as_str)));
         log.len()
     };
-    match answer(&Asked { line, headers, number }) {
+    match answer(&Asked { line, headers, body, number }) {
         Reply::Close(bytes) => {
             let _ = connection.write_all(&bytes);
             let _ = connection.shutdown(Shutdown::Write);
@@ -98,6 +109,17 @@ fn serve(mut connection: TcpStream, answer: &dyn Fn(&Asked) -> Reply, log: &Mute
         Reply::Hang(bytes) => {
             let _ = connection.write_all(&bytes);
             std::thread::sleep(Duration::from_secs(60));
+        }
+        Reply::Drip(bytes, last) => {
+            let (first, last) = bytes.split_at(bytes.len() - last);
+            let _ = connection.write_all(first);
+            // No longer than a test, which does not wait for it.
+            for byte in last.iter().cycle().take(2000) {
+                if connection.write_all(&[*byte]).is_err() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(30));
+            }
         }
         Reply::Endless(bytes, again) => {
             let _ = connection.write_all(&bytes);

@@ -149,3 +149,19 @@ fn a_failing_writer_ends_packing() {
     let layer = place.unpacked("l", &Tar::new().add(&Entry { name: b"big", content: &vec![1; 5 << 20], ..FILE }).end());
     assert_eq!(pack_layer(&layer, Full).unwrap_err().kind(), crate::error::Kind::NoSpace);
 }
+
+#[test]
+fn the_lowest_layer_deletes_nothing() {
+    let place = Place::new();
+    let layer = place.unpacked("l", &everything());
+    let mut lowest = Vec::new();
+    crate::rootfs::pack::pack_lowest(&layer, &mut lowest).unwrap();
+    let (told, names) = (tar_names(&packed(&layer)), tar_names(&lowest));
+    assert_eq!(told.iter().filter(|name| !name.contains(".wh.")).collect::<Vec<_>>(), names.iter().collect::<Vec<_>>());
+    assert!(told.len() > names.len());
+    // What deletes nothing packs as ever.
+    let whole = place.unpacked("w", &Tar::new().file("a/b", "c").end());
+    let mut lowest = Vec::new();
+    crate::rootfs::pack::pack_lowest(&whole, &mut lowest).unwrap();
+    assert!(lowest == packed(&whole));
+}

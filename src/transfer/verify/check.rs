@@ -26,7 +26,8 @@ pub(super) struct Check<'a> {
     means: &'a Means<'a>,
     inventory: &'a Inventory,
     needs: &'a Needs,
-    whole: bool,
+    /// Names to whose things the check is limited.
+    only: Option<BTreeSet<Reference>>,
     threads: usize,
     progress: (u64, AtomicU64),
     found: Mutex<Found>,
@@ -49,18 +50,26 @@ enum Job {
 
 impl<'a> Check<'a> {
     pub(super) fn new(means: &'a Means<'a>, inventory: &'a Inventory, needs: &'a Needs, request: &VerifyRequest) -> Self {
-        let found = Found { findings: needs.findings.clone(), ..Found::default() };
+        let only = request.images.iter().map(|record| record.reference.clone()).collect();
+        let only = Some(only).filter(|_| !request.images.is_empty());
         let progress = (next_id(), AtomicU64::new(0));
-        let whole = request.images.is_empty();
-        Self { means, inventory, needs, whole, threads: request.threads.max(1), progress, found: Mutex::new(found) }
+        let check = Self { means, inventory, needs, only, threads: request.threads.max(1), progress, found: Mutex::default() };
+        let of_records = needs.findings.iter().filter(|finding| check.is_meant(&finding.images));
+        check.found().findings.extend(of_records.cloned());
+        check
+    }
+
+    /// Whether the check is about something that these names need.
+    fn is_meant(&self, users: &[Reference]) -> bool {
+        self.only.as_ref().is_none_or(|only| users.iter().any(|user| only.contains(user)))
     }
 
     /// Layers first, since blobs that they are compared with are read by that.
     pub(super) fn all(&self) -> Result<()> {
         let store = self.means.store;
-        let mut layers: BTreeSet<DiffId> = self.needs.layers.keys().copied().collect();
-        layers.extend(self.inventory.layers.iter().filter(|_| self.whole));
-        let blobs = self.inventory.blobs.iter().filter(|(digest, _)| self.whole || self.needs.blobs.contains_key(digest));
+        let mut layers: BTreeSet<DiffId> = self.needs.layers.keys().chain(&self.inventory.layers).copied().collect();
+        layers.retain(|layer| self.is_meant(&self.needs.users_of_layer(layer)));
+        let blobs = self.inventory.blobs.iter().filter(|(digest, _)| self.is_meant(&self.needs.users(digest)));
         let mut jobs: Vec<(u64, Job)> = layers.iter().map(|layer| (store.layer_weight(layer), Job::Layer(*layer))).collect();
         // What takes longest starts first.
         jobs.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
@@ -80,12 +89,13 @@ impl<'a> Check<'a> {
             })?;
         }
         self.absent_blobs();
-        if self.whole {
+        if self.only.is_none() {
             self.cache();
         }
         self.means.sink.event(Event::TransferFinished { id, note: "done" });
         let mut found = self.found();
-        found.checked.images = self.needs.records.len() as u64;
+        let records = self.needs.records.iter().filter(|record| self.is_meant(std::slice::from_ref(&record.reference)));
+        found.checked.images = records.count() as u64;
         found.checked.bytes = self.progress.1.load(Ordering::Relaxed);
         Ok(())
     }
@@ -218,7 +228,7 @@ impl<'a> Check<'a> {
     fn absent_blobs(&self) {
         let here: BTreeSet<Digest> = self.inventory.blobs.iter().map(|(digest, _)| *digest).collect();
         for (digest, need) in &self.needs.blobs {
-            if need.role != Role::Layer && !here.contains(digest) {
+            if need.role != Role::Layer && self.is_meant(&self.needs.users(digest)) && !here.contains(digest) {
                 self.tell_of_blob(digest, "it is missing".into());
             }
         }

@@ -88,6 +88,8 @@ pub enum Part {
     Step,
     /// The memory of which blobs hold a layer.
     Memory,
+    /// The list of what is attached to a manifest.
+    Referrers,
 }
 
 /// Something that is wrong.
@@ -141,6 +143,7 @@ impl Part {
             Self::Tree => "tree",
             Self::Step => "step",
             Self::Memory => "memory of blobs",
+            Self::Referrers => "list of referrers",
         }
     }
 }
@@ -148,7 +151,7 @@ impl Part {
 /// Reads everything and tells what is wrong. An error is only what keeps it from going on.
 pub fn verify(means: &Means<'_>, request: &VerifyRequest) -> Result<Report> {
     let inventory = means.store.inventory()?;
-    let needs = Needs::of(means.store, &inventory, request)?;
+    let needs = Needs::of(means.store, &inventory)?;
     let check = Check::new(means, &inventory, &needs, request);
     check.all()?;
     let mut findings = check.findings();

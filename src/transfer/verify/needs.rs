@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Finding, Outcome, Part, VerifyRequest};
+use super::{Finding, Outcome, Part};
 use crate::error::{Error, Kind, Result, quote};
 use crate::oci::{Descriptor, DiffId, Digest, ImageConfig, Manifest, ManifestOrIndex, Reference};
 use crate::store::{ImageRecord, Inventory, Member, Store};
@@ -26,6 +26,8 @@ pub(super) enum Role {
     Content,
     /// A layer, which is there unpacked as well.
     Layer,
+    /// Something attached to an image, which is whole without it.
+    Attached,
 }
 
 /// All that names need.
@@ -37,6 +39,8 @@ pub(super) struct Needs {
     pub(super) sources: BTreeMap<DiffId, Vec<Descriptor>>,
     /// Stacks of layers by chain ID.
     pub(super) stacks: BTreeMap<Digest, (Vec<DiffId>, BTreeSet<Reference>)>,
+    /// Manifests attached to images, with the digests of those.
+    pub(super) attached: Vec<(Digest, Descriptor)>,
     /// What is wrong with records.
     pub(super) findings: Vec<Finding>,
     /// Blobs that are a layer's tar as it is, and are or were here.
@@ -46,7 +50,7 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    pub(super) fn of(store: &Store, inventory: &Inventory, request: &VerifyRequest) -> Result<Self> {
+    pub(super) fn of(store: &Store, inventory: &Inventory) -> Result<Self> {
         let mut needs = Self { plain: plain(inventory), ..Self::default() };
         for (path, record) in &inventory.images {
             let finding = |name: String, what: String, names: Vec<Reference>| Finding {
@@ -60,12 +64,10 @@ impl Needs {
             };
             let stem = || path.file_stem().unwrap_or_default().to_string_lossy().replace('%', "/").replace('+', ":");
             match record {
-                Err(error) if request.images.is_empty() => {
+                Err(error) => {
                     let why = error.causes().first().cloned().unwrap_or_else(|| error.to_string());
                     needs.findings.push(finding(stem(), format!("it can't be read: {why}"), Vec::new()));
                 }
-                Err(_) => {}
-                Ok(record) if !request.images.is_empty() && !request.images.iter().any(|wanted| wanted.reference == record.reference) => {}
                 Ok(record) if store.record_path(&record.reference) != *path => {
                     let what = format!("it is the record of {}", quote(record.reference.familiar()));
                     needs.findings.push(finding(stem(), what, Vec::new()));
@@ -78,6 +80,7 @@ impl Needs {
                 }
             }
         }
+        needs.attachments(store, inventory);
         for (diff_id, memory) in &inventory.memories {
             for blob in memory.iter().flatten() {
                 needs.source(*diff_id, blob);
@@ -125,6 +128,30 @@ impl Needs {
             }
         }
         wrong
+    }
+
+    fn attachments(&mut self, store: &Store, inventory: &Inventory) {
+        for (subject, list) in &inventory.referrers {
+            let names = self.users(subject);
+            match list {
+                None => self.findings.push(Finding {
+                    part: Part::Referrers,
+                    name: subject.to_string(),
+                    path: store.referrers_path(subject),
+                    what: "it can't be read".into(),
+                    details: Vec::new(),
+                    images: names,
+                    outcome: Outcome::Found,
+                }),
+                Some(list) => {
+                    for (referrer, name) in list.iter().flat_map(|referrer| names.iter().map(move |name| (referrer, name))) {
+                        self.need(referrer.manifest.digest, Some(&referrer.manifest), Role::Attached, name);
+                        referrer.blobs.iter().for_each(|blob| self.need(*blob, None, Role::Attached, name));
+                        self.attached.push((*subject, referrer.manifest.clone()));
+                    }
+                }
+            }
+        }
     }
 
     fn need(&mut self, digest: Digest, descriptor: Option<&Descriptor>, role: Role, name: &Reference) {

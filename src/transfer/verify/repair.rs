@@ -7,9 +7,10 @@ use super::needs::{Needs, Role};
 use super::{Finding, Outcome, Part};
 use crate::error::{Error, Kind, Result, from_io};
 use crate::event::{Event, next_id};
-use crate::oci::{Descriptor, DiffId, Digest, ManifestOrIndex, Reference, media_type};
-use crate::store::{Inventory, Replaced};
+use crate::oci::{Descriptor, DiffId, Digest, Links, ManifestOrIndex, Reference, media_type};
+use crate::store::{ImageRecord, Inventory, Replaced};
 use crate::transfer::copy::Means;
+use crate::transfer::pull::LONGEST_MANIFEST;
 
 /// The work.
 pub(super) struct Mender<'a> {
@@ -34,6 +35,7 @@ impl<'a> Mender<'a> {
                 Part::Layer => self.layer(finding),
                 Part::Record => self.record(finding),
                 Part::Tree => self.tree(finding),
+                Part::Referrers => self.means.store.discard_file(&finding.path).map(|()| detached("it can't be read", finding)),
                 Part::Step | Part::Memory => self.means.store.discard_file(&finding.path).map(|()| {
                     let what = if finding.part == Part::Step { "the step is executed when it is needed" } else { "it only saves work" };
                     Outcome::Dropped(what.into())
@@ -67,7 +69,25 @@ impl<'a> Mender<'a> {
             )));
         }
         store.discard_blob(&digest)?;
-        self.lose(&finding.images, &why)
+        if need.role != Role::Attached {
+            return self.lose(&finding.images, &why, |record| {
+                let extras = record.extras.iter().any(|extra| extra.manifest.digest == digest || extra.blobs.contains(&digest));
+                let members = record.members();
+                extras || record.index == Some(digest) || members.iter().any(|m| m.manifest.digest == digest || m.config == digest)
+            });
+        }
+        for (subject, manifest) in &self.needs.attached {
+            if manifest.digest == digest || self.names(manifest, &digest) {
+                store.discard_file(&store.referrers_path(subject))?;
+            }
+        }
+        Ok(detached(&why, finding))
+    }
+
+    /// Whether a manifest names a blob; one that can't be read may.
+    fn names(&self, manifest: &Descriptor, blob: &Digest) -> bool {
+        let bytes = self.means.store.read_blob(&manifest.digest, LONGEST_MANIFEST);
+        bytes.and_then(|bytes| Links::parse(&bytes)).map_or(true, |links| links.blobs().iter().any(|named| named.digest == *blob))
     }
 
     /// Fetches a blob from a registry that one of its images came from.
@@ -77,7 +97,9 @@ impl<'a> Mender<'a> {
         let mut last = Error::new("no image says where it came from");
         let mut asked = BTreeSet::new();
         for name in names.iter().filter(|name| asked.insert((name.registry().to_owned(), name.repository().to_owned()))) {
+            let attached = self.needs.attached.iter().any(|(_, manifest)| manifest.digest == *digest);
             let fetched = match need.map(|need| need.role) {
+                Some(Role::Attached) if attached => self.fetch_manifest(name, digest),
                 Some(Role::Manifest) => self.fetch_manifest(name, digest),
                 _ => self.describe(digest).and_then(|blob| self.fetch_blob(name, &blob)),
             };
@@ -123,7 +145,7 @@ impl<'a> Mender<'a> {
         }
         for record in &self.needs.records {
             for member in record.members() {
-                let Ok(bytes) = self.means.store.read_blob(&member.manifest.digest, crate::transfer::pull::LONGEST_MANIFEST) else {
+                let Ok(bytes) = self.means.store.read_blob(&member.manifest.digest, LONGEST_MANIFEST) else {
                     continue;
                 };
                 if let Ok(ManifestOrIndex::Manifest(manifest)) = ManifestOrIndex::parse(&bytes, None)
@@ -131,6 +153,13 @@ impl<'a> Mender<'a> {
                 {
                     return Ok(found.clone());
                 }
+            }
+        }
+        for (_, manifest) in &self.needs.attached {
+            let bytes = self.means.store.read_blob(&manifest.digest, LONGEST_MANIFEST);
+            let links = bytes.and_then(|bytes| Links::parse(&bytes)).map(|links| links.blobs()).unwrap_or_default();
+            if let Some(found) = links.iter().find(|blob| blob.digest == *digest) {
+                return Ok(found.clone());
             }
         }
         Err(Error::with_kind(Kind::NotFound, "no manifest says how long it is"))
@@ -161,7 +190,7 @@ impl<'a> Mender<'a> {
         match discarded {
             Replaced::InUse => Ok(in_use()),
             Replaced::Done if finding.images.is_empty() => Ok(Outcome::Dropped("no image needs it".into())),
-            Replaced::Done => self.lose(&finding.images, &why),
+            Replaced::Done => self.lose(&finding.images, &why, |record| record.members().iter().any(|m| m.layers.contains(&diff_id))),
         }
     }
 
@@ -200,13 +229,23 @@ impl<'a> Mender<'a> {
     }
 
     /// Takes the names away that need what can't be had.
-    fn lose(&self, names: &[Reference], why: &str) -> Result<Outcome> {
+    fn lose(&self, names: &[Reference], why: &str, needs: impl Fn(&ImageRecord) -> bool) -> Result<Outcome> {
         for name in names {
+            // Someone may have given the name to another image meanwhile.
+            if self.means.store.image(name).is_ok_and(|record| record.is_none_or(|record| !needs(&record))) {
+                continue;
+            }
             self.means.store.remove_image(name)?;
         }
         let names: Vec<String> = names.iter().map(Reference::familiar).collect();
         Ok(Outcome::Lost(format!("it can't be mended ({why}): removed {}; pull or build again", names.join(", "))))
     }
+}
+
+/// The image is what it was.
+fn detached(why: &str, finding: &Finding) -> Outcome {
+    let names: Vec<String> = finding.images.iter().map(Reference::familiar).collect();
+    Outcome::Lost(format!("it can't be mended ({why}); {} no longer has what was attached to it: build or pull again", names.join(", ")))
 }
 
 fn in_use() -> Outcome {
