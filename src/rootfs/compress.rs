@@ -12,8 +12,9 @@ use crate::error::{Error, Result, from_io};
 
 /// Files are read through a buffer of this size before decompression.
 const BUFFER: usize = 128 << 10;
-/// gzip's own default; what Docker and podman use for layers.
-const GZIP_LEVEL: i32 = 6;
+/// As small as what Docker, podman and skopeo make, in less time: a Debian image takes 63.3 MB and 1.9 s here, 63.4 MB and 2.4 s there, and with
+/// level 6, gzip's own default, 61.6 MB and 2.8 s (doc/decisions/0026-proofs-of-copies.md).
+const GZIP_LEVEL: i32 = 3;
 const ZSTD_LEVEL: i32 = 3;
 const XZ_LEVEL: i32 = 6;
 const BZIP2_LEVEL: i32 = 9;
