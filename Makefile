@@ -10,7 +10,7 @@ STATIC  := $(TARGET)/$(TRIPLE)/release/rootling
 # Fuzz targets run for so many seconds each.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo build test setup check lint dist bench compare compare-docker platforms matrix matrix-programs round-trip second-registry interop fuzz clean
+.PHONY: help demo build test setup check lint dist bench bench-images copies compare compare-docker platforms matrix matrix-programs round-trip second-registry interop fuzz clean
 
 help:
 	@echo "make demo      build the program, then build and run an example image (no registry, no root)"
@@ -28,6 +28,8 @@ help:
 	@echo "make compare-docker  record what Docker's engine makes of the corpus (as root; when a case changes)"
 	@echo "make gallery   build real Dockerfiles with Docker's engine and with rootling (as root, 15 minutes, network)"
 	@echo "make bench     rootling beside buildah, podman and ch-image (as root)"
+	@echo "make bench-images  pull, push, save, load, convert and squashfs beside skopeo, podman, buildah, ch-image and mksquashfs (as root)"
+	@echo "make copies    a picky image from every place to every place, compared entry by entry; doc/copies.md (Docker's engine as root)"
 	@echo "make fuzz      fuzz the parser, the unpacker and the squashfs reader for $(FUZZ_SECONDS) s each (nightly toolchain)"
 
 build:
@@ -98,6 +100,17 @@ gallery: setup build
 
 bench:
 	benches/run
+
+bench-images: setup
+	$(CARGO) build --locked --release
+	command -v igzip >/dev/null || apt-get install -y -qq --no-install-recommends isal
+	benches/images --rootling $(TARGET)/release/rootling
+
+copies: setup
+	$(CARGO) build --locked --release
+	command -v sqfs2tar >/dev/null || apt-get install -y -qq --no-install-recommends squashfs-tools-ng
+	command -v dockerd >/dev/null || apt-get install -y -qq --no-install-recommends docker.io
+	tests/copies/copies $(TARGET)/release/rootling >$(TARGET)/copies.md && cp $(TARGET)/copies.md doc/copies.md
 
 fuzz:
 	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { echo "make fuzz needs a nightly toolchain and cargo-fuzz: cargo install --locked cargo-fuzz" >&2; exit 1; }

@@ -17,15 +17,24 @@ struct Fact {
     content: Digest,
 }
 
+/// Whether times count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// They do.
+    Kept,
+    /// They don't: the file system does not keep what it is told.
+    Lost,
+}
+
 /// What is different in `is` from what it `should` be, a line each, sorted by path: `/etc/passwd: its content`. Both are packed for it.
-pub fn differences(is: &LayerDir, should: &LayerDir) -> Result<Vec<String>> {
+pub fn differences(is: &LayerDir, should: &LayerDir, clock: Clock) -> Result<Vec<String>> {
     let (is, should) = (facts(is)?, facts(should)?);
     let mut lines = Vec::new();
     for (path, wanted) in &should {
         match is.get(path) {
             None => lines.push(format!("{path}: it is missing")),
             Some(fact) => {
-                let what = compare(fact, wanted);
+                let what = compare(fact, wanted, clock);
                 if !what.is_empty() {
                     lines.push(format!("{path}: {}", what.join(", ")));
                 }
@@ -36,7 +45,7 @@ pub fn differences(is: &LayerDir, should: &LayerDir) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-fn compare(is: &Fact, should: &Fact) -> Vec<String> {
+fn compare(is: &Fact, should: &Fact, clock: Clock) -> Vec<String> {
     let (a, b) = (&is.meta, &should.meta);
     if (a.kind, is.link.is_some()) != (b.kind, should.link.is_some()) {
         return vec!["it is another kind of file".into()];
@@ -54,7 +63,7 @@ fn compare(is: &Fact, should: &Fact) -> Vec<String> {
     if (a.uid, a.gid) != (b.uid, b.gid) {
         what.push(format!("its owner is {}:{} instead of {}:{}", a.uid, a.gid, b.uid, b.gid));
     }
-    if a.mtime != b.mtime {
+    if clock == Clock::Kept && a.mtime != b.mtime {
         what.push("its time".into());
     }
     if a.xattrs != b.xattrs {

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use super::meta::{Kind, Meta, OVERRIDE_XATTR, host_xattr_name};
+use super::meta::{Kind, Meta, OVERRIDE_XATTR, host_xattr_name, image_xattr_name};
 use super::view::{Node, View};
 use crate::error::{Error, IoContext, Result, from_io, quote};
 use crate::oci::ImagePath;
@@ -194,10 +194,9 @@ impl Extract<'_> {
             outcome => outcome.map(|()| true),
         };
         for (name, value) in &meta.xattrs {
-            // Capabilities and the like are root's.
-            if !set(name, value)?
-                && let Some(kept) = host_xattr_name(name)
-            {
+            // Capabilities and the like are root's. Access lists are not, but a directory may have some of its own, so theirs are not an image's.
+            let ours = set(name, value)? && image_xattr_name(name).is_some();
+            if !ours && let Some(kept) = host_xattr_name(name) {
                 set(&kept, value)?;
             }
         }

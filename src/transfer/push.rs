@@ -11,9 +11,9 @@ use super::packed;
 use super::parallel;
 use crate::error::{Error, Kind, Result, quote};
 use crate::event::{Event, Sink, next_id};
-use crate::oci::{Descriptor, Digest, Reference};
+use crate::oci::{Descriptor, DiffId, Digest, Reference};
 use crate::registry::{self, Put, Upload};
-use crate::store::Store;
+use crate::store::{Member, Store};
 
 /// Blobs on their way at the same time: docker's number; some registries count connections.
 const AT_ONCE: usize = 5;
@@ -112,13 +112,18 @@ impl Push<'_> {
     /// For each blob the repositories of this registry that images here came from, or went to.
     fn sources(&self) -> Result<BTreeMap<Digest, Vec<String>>> {
         let mut sources: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+        // What was made here and pushed is known by its tar; that the form is the same is a guess that costs nothing.
+        let layers = self.bundle.images.iter().flat_map(|image| &image.layers);
+        let forms: BTreeMap<DiffId, Digest> = layers.map(|(descriptor, diff_id)| (*diff_id, descriptor.digest)).collect();
         for record in self.bundle.store().images()? {
             let name = &record.reference;
             if name.registry() != self.reference.registry() || name.repository() == self.reference.repository() {
                 continue;
             }
             let members = record.members();
-            let blobs = members.iter().flat_map(|member| member.blobs.iter().chain([&member.config]));
+            let packed = |member: &Member| member.layers.iter().filter_map(|layer| forms.get(layer)).collect::<Vec<_>>();
+            let packed: Vec<&Digest> = members.iter().flat_map(packed).collect();
+            let blobs = members.iter().flat_map(|member| member.blobs.iter().chain([&member.config])).chain(packed);
             for digest in blobs.chain(record.extras.iter().flat_map(|extra| &extra.blobs)) {
                 sources.entry(*digest).or_default().push(name.repository().to_owned());
             }

@@ -41,6 +41,7 @@ mod round_trip;
 mod run;
 mod sbom;
 mod scenes;
+mod schemas;
 mod secrets;
 mod separated;
 mod served;

@@ -159,9 +159,14 @@ fn passwords_tokens_and_tls() {
         let target = format!("{}/team/app:1", registry.address);
         let auth = registry.auth(&rig, "user", "pass");
         rig.ok(["push", "--authfile", &auth, "app", &target]);
-        rig.ok(["push", "--authfile", &auth, "app", &format!("{}/team/again:1", registry.address)]);
+        // In chunks; and, what this registry is known to have, without sending it.
+        rig.ok(["push", "--authfile", &auth, "--chunk-size=100k", "app", &format!("{}/team/again:1", registry.address)]);
+        rig.ok(["tag", "app", &target]);
+        let elsewhere = format!("{}/team/mounted:1", registry.address);
+        let ran = rig.run(["push", "--authfile", &auth, "--progress", "plain", &target, &elsewhere]);
+        assert!(ran.code == Some(0) && ran.stderr.contains("(mounted)") && !ran.stderr.contains("(done)"), "{ran}");
         let nobody = rig.fails(["push", "app", &format!("{}/team/app:2", registry.address)]);
-        assert!(nobody.contains("--authfile"), "{nobody}");
+        assert!(nobody.contains("rootling login"), "{nobody}");
         if kind == "token" {
             let reader = registry.auth(&rig, "reader", "reader");
             let refused = rig.fails(["push", "--authfile", &reader, "app", &format!("{}/team/app:3", registry.address)]);

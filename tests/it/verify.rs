@@ -361,3 +361,27 @@ fn killed_repairs_leave_good_storage() {
     bench.rig.ok(["images"]);
     assert_eq!(fs::read_dir(bench.rig.storage().join("tmp")).unwrap().count(), 0);
 }
+
+#[test]
+fn storage_without_attributes_is_proven_too() {
+    let Some(rig) = Rig::on_fuse("--xattr-none") else { return };
+    if needs("docker-registry").is_none() || needs("skopeo").is_none() || fixture("fixtures/base.tar").is_none() {
+        return;
+    }
+    let registry = Registry::start();
+    let reference = push_sample(&registry, "sample", 1);
+    rig.ok(["pull", &reference]);
+    rig.build("built", &format!("FROM {reference}\nRUN echo own >/own && chown 33:44 /own && ln -s own /link && chown -h 5:6 /link\n"));
+    rig.ok(["path", "built"]);
+    let (report, good) = verify(&rig, &[]);
+    assert!(good && report["unproven"].as_array().unwrap().is_empty(), "{report:#}");
+    // Owners are in the layer's record there.
+    let layers = fs::read_dir(rig.behind().join("behind/storage/layers")).unwrap().map(|layer| layer.unwrap().path());
+    let record =
+        layers.map(|layer| layer.join("record")).find(|record| fs::read_to_string(record).is_ok_and(|text| text.contains("33:44")));
+    let record = record.expect("the record of an owner");
+    let text = fs::read_to_string(&record).unwrap().replace("33:44", "34:44");
+    fs::write(&record, text).unwrap();
+    let (report, good) = verify(&rig, &[]);
+    assert!(!good && report["findings"][0]["kind"] == "layer", "{report:#}");
+}

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::needs::{Needs, Role};
 use super::{Checked, Finding, Outcome, Part, VerifyRequest};
 use crate::error::{Error, Kind, Result, from_io};
 use crate::event::{Event, next_id};
 use crate::oci::{Descriptor, DiffId, Digest, Hasher, Reference};
-use crate::rootfs::differ::differences;
+use crate::rootfs::differ::{Clock, differences};
 use crate::rootfs::pack::pack_view;
 use crate::rootfs::view::{LayerDir, View};
 use crate::store::{Draft, Inventory, LayerState};
@@ -30,6 +30,7 @@ pub(super) struct Check<'a> {
     only: Option<BTreeSet<Reference>>,
     threads: usize,
     progress: (u64, AtomicU64),
+    clock: OnceLock<Clock>,
     found: Mutex<Found>,
 }
 
@@ -53,7 +54,16 @@ impl<'a> Check<'a> {
         let only = request.images.iter().map(|record| record.reference.clone()).collect();
         let only = Some(only).filter(|_| !request.images.is_empty());
         let progress = (next_id(), AtomicU64::new(0));
-        let check = Self { means, inventory, needs, only, threads: request.threads.max(1), progress, found: Mutex::default() };
+        let check = Self {
+            means,
+            inventory,
+            needs,
+            only,
+            threads: request.threads.max(1),
+            progress,
+            clock: OnceLock::new(),
+            found: Mutex::default(),
+        };
         let of_records = needs.findings.iter().filter(|finding| check.is_meant(&finding.images));
         check.found().findings.extend(of_records.cloned());
         check
@@ -151,7 +161,7 @@ impl<'a> Check<'a> {
             self.tell(Part::Layer, diff_id.to_string(), store.layer_path(diff_id), what, details, images);
         };
         let compared = |fresh: &Draft| -> Result<Vec<String>> {
-            let mut lines = differences(&store.open_layer(diff_id)?, &LayerDir::open(fresh.path())?)?;
+            let mut lines = differences(&store.open_layer(diff_id)?, &LayerDir::open(fresh.path())?, self.clock()?)?;
             let more = lines.len().saturating_sub(MOST_DETAILS);
             lines.truncate(MOST_DETAILS);
             lines.extend((more > 0).then(|| format!("and {more} more")));
@@ -167,11 +177,33 @@ impl<'a> Check<'a> {
             (LayerState::Foreign(_), None) => self.found().unproven.push((*diff_id, self.needs.users_of_layer(diff_id))),
             (LayerState::Foreign(ours), Some(fresh)) => {
                 if store.packed_digest(fresh.path())? != ours {
-                    tell("it is not what its blob holds".into(), compared(fresh)?);
+                    let lines = compared(fresh)?;
+                    if self.clock()? == Clock::Kept || !lines.is_empty() {
+                        tell("it is not what its blob holds".into(), lines);
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether the file system keeps the times that files are given. Some of FUSE's do not (bindfs in a user namespace).
+    fn clock(&self) -> Result<Clock> {
+        if let Some(clock) = self.clock.get() {
+            return Ok(*clock);
+        }
+        let scratch = self.means.store.scratch()?;
+        let path = scratch.path().join("probe");
+        let told = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        let kept = || -> std::io::Result<bool> {
+            let mut file = std::fs::File::create(&path)?;
+            std::io::Write::write_all(&mut file, b"probe")?;
+            file.set_modified(told)?;
+            drop(file);
+            Ok(std::fs::metadata(&path)?.modified()? == told)
+        };
+        let clock = if kept().map_err(|e| Error::io("probe", &path, e))? { Clock::Kept } else { Clock::Lost };
+        Ok(*self.clock.get_or_init(|| clock))
     }
 
     /// A blob that should hold a layer; `false` if it is absent or not whole.
@@ -258,6 +290,10 @@ impl<'a> Check<'a> {
     /// Trees of images, when their layers are good.
     pub(super) fn trees(&self) -> Result<Vec<Finding>> {
         let store = self.means.store;
+        // Their times could not be told from others.
+        if self.clock()? == Clock::Lost {
+            return Ok(Vec::new());
+        }
         let findings = Mutex::new(Vec::new());
         let trees = self.inventory.trees.iter().filter_map(|chain| Some((*chain, self.needs.stacks.get(chain)?)));
         parallel::each(trees.collect(), self.threads, |(chain, (stack, names)), _| {
