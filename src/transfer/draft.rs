@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use crate::error::{Error, IoContext as _, Result, quote_path};
+use crate::rootfs::extract;
 
 /// Writes a file; what was there before is replaced when the new one is whole.
 pub(super) fn write(output: &Path, fill: impl FnOnce(&File) -> Result<()>) -> Result<()> {
@@ -27,13 +28,24 @@ pub(super) fn write_bytes(output: &Path, bytes: &[u8]) -> Result<()> {
     write(output, |mut file| file.write_all(bytes).doing("write", output))
 }
 
-/// A name beside a path for what is not finished yet.
+/// A name beside a path for what is not finished yet: `.NAME.HOST.PID`. What killed processes of this machine left there is removed.
 pub(super) fn beside(output: &Path) -> Result<PathBuf> {
     let name = output.file_name().ok_or_else(|| Error::input(format!("{} names no file", quote_path(output))))?;
-    let mut draft = std::ffi::OsString::from(".");
-    draft.push(name);
-    draft.push(format!(".{}", std::process::id()));
-    Ok(output.with_file_name(draft))
+    let host = rustix::system::uname().nodename().to_string_lossy().replace('/', "_");
+    let mut start = std::ffi::OsString::from(".");
+    start.push(name);
+    start.push(format!(".{host}."));
+    let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        let process = found.as_encoded_bytes().strip_prefix(start.as_encoded_bytes()).and_then(|pid| std::str::from_utf8(pid).ok());
+        if process.and_then(|pid| pid.parse::<u32>().ok()).is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            // A failure is the next writer's matter.
+            let _ = extract::remove(&entry.path()).or_else(|_| std::fs::remove_file(entry.path()).doing("remove", &entry.path()));
+        }
+    }
+    start.push(std::process::id().to_string());
+    Ok(output.with_file_name(start))
 }
 
 /// A directory beside its place on its way there; dropped, it is gone.

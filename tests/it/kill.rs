@@ -81,6 +81,24 @@ fn killed_loads() {
     }
 }
 
+/// What a killed writer leaves beside its place goes with the next one.
+#[test]
+fn killed_copies_to_directories() {
+    let fresh = || {
+        let rig = Rig::with_base();
+        rig.build("app", "FROM base\nRUN mkdir /d && for i in $(seq 1 400); do seq 1 50 >/d/$i; done\n");
+        rig
+    };
+    kill_all_along(&fresh, &["convert", "app", "./tree"], &|rig| {
+        let names = std::fs::read_dir(rig.path("")).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+        let left: Vec<String> = names.filter(|name| name.starts_with(".tree")).collect();
+        assert!(left.is_empty(), "left: {left:?}");
+        assert_eq!(std::fs::read_dir(rig.path("tree/d")).unwrap().count(), 400);
+        // For the next attempt, which wants no directory there.
+        std::fs::remove_dir_all(rig.path("tree")).unwrap();
+    });
+}
+
 #[test]
 fn killed_pulls() {
     if needs("docker-registry").is_none() || needs("skopeo").is_none() {

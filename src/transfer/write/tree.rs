@@ -13,23 +13,12 @@ use crate::transfer::draft;
 pub(super) fn write(bundle: &Bundle<'_>, directory: &Path, sink: &dyn Sink) -> Result<()> {
     check_outside(bundle.store().path(), directory)?;
     let fresh = !directory.exists();
-    let target = match fresh {
-        true => {
-            let unfinished = draft::beside(directory)?;
-            std::fs::create_dir_all(&unfinished).doing("create", &unfinished)?;
-            unfinished
-        }
-        false => directory.to_owned(),
-    };
-    let filled = fill(bundle, &target, if fresh { Top::New } else { Top::Theirs }, sink);
-    match (fresh, filled) {
-        (true, Ok(())) => std::fs::rename(&target, directory).doing("create", directory),
-        (true, Err(error)) => {
-            let _ = crate::rootfs::extract::remove(&target);
-            Err(error)
-        }
-        (false, filled) => filled,
+    if !fresh {
+        return fill(bundle, directory, Top::Theirs, sink);
     }
+    let unfinished = draft::Directory::beside(directory)?;
+    fill(bundle, unfinished.path(), Top::New, sink)?;
+    unfinished.place(directory)
 }
 
 /// What an image holds must not pass for what the storage directory holds.
