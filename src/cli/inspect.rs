@@ -82,7 +82,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
             }
             View::Manifest => print_raw(&shown.manifest),
             View::Raw => print_raw(&shown.root),
-            View::Template(template) => render::result(template.fill(&shown.json)?.trim_end_matches('\n')),
+            View::Template(template) => render::filled(template.fill(&shown.json)?.trim_end_matches('\n')),
             View::Json => list.push(shown.json),
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::error::{Error, Place, Snippet, quote_path};
+use crate::error::{Error, Place, Snippet, escape, quote_path};
 use crate::event::{Event, Outcome, Sink};
 
 const RED: Style = AnsiColor::Red.on_default().bold();
@@ -116,10 +116,22 @@ pub fn result(text: &str) {
     }
 }
 
-/// A table with a header; columns are as wide as their widest cell, the last is not padded.
+/// [`result`] for what a template made of strangers' texts: on a terminal, what would steer that is escaped, but for line ends and tabs.
+pub fn filled(text: &str) {
+    if std::io::stdout().is_terminal() { result(&escape_lines(text)) } else { result(text) }
+}
+
+fn escape_lines(text: &str) -> String {
+    let cells = |line: &str| line.split('\t').map(escape).collect::<Vec<_>>().join("\t");
+    text.split('\n').map(cells).collect::<Vec<_>>().join("\n")
+}
+
+/// A table with a header; columns are as wide as their widest cell, the last is not padded. Cells may hold strangers' texts: what would steer a
+/// terminal is escaped.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| escape(cell)).collect()).collect();
     let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -338,6 +350,13 @@ mod tests {
         for (bytes, expected) in [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (123_456_789, "123 MB"), (1_500_000_000, "1.5 GB")] {
             assert_eq!(size(bytes), expected);
         }
+    }
+
+    #[test]
+    fn tables_do_not_steer_terminals() {
+        let cell = "\u{1b}]0;evil\u{7}\u{9b}2J\u{202e}é".to_owned();
+        assert_eq!(table(&["A", "B"], &[vec![cell, "b".into()]]).lines().nth(1), Some("\\u{1b}]0;evil\\u{7}\\u{9b}2J\\u{202e}é   b"));
+        assert_eq!(escape_lines("a\tb\n\u{1b}[2J"), "a\tb\n\\u{1b}[2J");
     }
 
     #[test]
