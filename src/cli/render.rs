@@ -2,9 +2,9 @@
 //!
 //! Messages go to standard error, results to standard output. Colours and bars are for terminals only (`NO_COLOR` is honoured by anstream).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -174,6 +174,22 @@ pub enum Progress {
     Tty,
     /// Only errors and warnings.
     Quiet,
+}
+
+/// The sink behind an open storage directory: prints what is wrong with that, each thing once.
+#[derive(Default)]
+pub struct Warnings {
+    printed: Mutex<BTreeSet<String>>,
+}
+
+impl Sink for Warnings {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Warning(text) = event
+            && self.printed.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned())
+        {
+            warning(text);
+        }
+    }
 }
 
 /// The sink behind every command: turns events into lines and bars.
