@@ -107,7 +107,7 @@ pub fn place(text: &str) -> Result<std::result::Result<&str, Place>> {
 }
 
 fn print_raw(bytes: &[u8]) {
-    render::result(&String::from_utf8_lossy(bytes));
+    render::bytes(bytes);
 }
 
 fn view(arguments: &Arguments) -> Result<View> {

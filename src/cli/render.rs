@@ -105,8 +105,13 @@ pub fn note(text: &str) {
 
 /// Prints a result. A closed standard output (`| head`) ends the program quietly, one that can't be written with an error.
 pub fn result(text: &str) {
+    bytes(format!("{text}\n").as_bytes());
+}
+
+/// Prints bytes as they are, so that their digest stays what it was.
+pub fn bytes(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => {}
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(e) => {
