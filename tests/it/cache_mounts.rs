@@ -189,7 +189,7 @@ fn only_old_caches_go_with_a_filter() {
     let listed = rig.ok(["cache"]);
     assert!(listed.contains("/c") && listed.contains("step"), "{listed}");
     assert!(rig.fails(["prune", "--filter", "until=soon"]).contains("soon"));
-    assert!(rig.fails(["prune", "--filter", "label=x"]).contains("until"));
+    assert!(rig.fails(["prune", "--filter", "size=x"]).contains("until"));
     thread::sleep(Duration::from_millis(1100));
     let dry = rig.ok(["prune", "--filter", "until=1s", "--dry-run", "--format", "json"]);
     let dry: serde_json::Value = serde_json::from_str(&dry).unwrap();

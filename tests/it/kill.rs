@@ -89,7 +89,7 @@ fn killed_copies_to_directories() {
         rig.build("app", "FROM base\nRUN mkdir /d && for i in $(seq 1 400); do seq 1 50 >/d/$i; done\n");
         rig
     };
-    kill_all_along(&fresh, &["convert", "app", "./tree"], &|rig| {
+    kill_all_along(&fresh, &["push", "app", "local:tree"], &|rig| {
         let names = std::fs::read_dir(rig.path("")).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
         let left: Vec<String> = names.filter(|name| name.starts_with(".tree")).collect();
         assert!(left.is_empty(), "left: {left:?}");
