@@ -261,9 +261,7 @@ pub fn quote(name: impl AsRef<[u8]>) -> String {
         for c in chunk.valid().chars() {
             match c {
                 '`' => out.push_str("\\`"),
-                c if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c) => {
-                    out.extend(c.escape_default());
-                }
+                c if misleads(c) => out.extend(c.escape_default()),
                 c => out.push(c),
             }
         }
@@ -273,6 +271,20 @@ pub fn quote(name: impl AsRef<[u8]>) -> String {
     }
     out.push('`');
     out
+}
+
+/// A text of a stranger's for a terminal: characters that steer one are written as in Rust (`\u{1b}`).
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if misleads(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+/// Whether a character does something else on a terminal than show itself: controls, and changes of the direction of writing.
+fn misleads(c: char) -> bool {
+    c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c)
 }
 
 /// [`quote`] for a path.

@@ -115,7 +115,10 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     if arguments.quiet {
         render::result(&copied.descriptor.digest.to_string());
     } else {
-        render::note(&format!("copied {from} to {to} {}", copied.descriptor.digest.short()));
+        render::note(&match &to {
+            Place::Registry { reference, .. } => format!("copied {from} to {}", reference.canonical(copied.descriptor.digest)),
+            _ => format!("copied {from} to {to}"),
+        });
     }
     Ok(())
 }

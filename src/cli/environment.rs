@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::render::Warnings;
 use crate::error::{Error, Result, quote};
 use crate::store::Store;
 use crate::transfer::{ClientSettings, Given};
@@ -59,14 +61,14 @@ impl Environment {
 
     /// Opens the storage directory, creating it when new.
     pub fn store(&self) -> Result<Store> {
-        let store = Store::open(&self.storage()?)?;
+        let store = Store::open_with(&self.storage()?, Arc::new(Warnings::default()))?;
         self.tell_short_names(&store);
         Ok(store)
     }
 
     /// Opens the storage directory for reading; `None` if there is none. Works where nothing can be written.
     pub fn existing_store(&self) -> Result<Option<Store>> {
-        let store = Store::open_existing(&self.storage()?)?;
+        let store = Store::open_existing_with(&self.storage()?, Arc::new(Warnings::default()))?;
         store.iter().for_each(|store| self.tell_short_names(store));
         Ok(store)
     }

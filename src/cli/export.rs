@@ -30,10 +30,10 @@ pub struct Arguments {
     #[arg(long, value_enum, value_name = "FORM", requires = "with_spec", default_value_t)]
     rootfs: FilesArgument,
     /// Compression [default: by the file's suffix, else none; zstd for a squashfs image]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, alias = "compression-format")]
     compression: Option<CompressionArgument>,
     /// Level, as the compressor counts
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, alias = "compression-level")]
     level: Option<i32>,
 }
 
@@ -103,6 +103,6 @@ fn with_spec(arguments: &Arguments, directory: &Path, compression: Compression, 
     let printer = Printer::new(Progress::Auto);
     let image = store.load_image(&record)?;
     transfer::export_with_spec(&store, &image, name, files, directory, &printer)?;
-    render::note(&format!("exported {} to {}", record.config.short(), quote_path(directory)));
+    render::note(&format!("exported {} to {}", arguments.image, quote_path(directory)));
     Ok(())
 }

@@ -66,7 +66,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         }
         format if template::is_template(format) => {
             let template = Template::new(format)?;
-            entries.iter().try_for_each(|entry| template.fill(&fields(entry, arguments)).map(|line| render::result(&line)))?;
+            entries.iter().try_for_each(|entry| template.fill(&fields(entry, arguments)).map(|line| render::filled(&line)))?;
         }
         format => return Err(unknown_format(format, &["table", "json"])),
     }

@@ -152,7 +152,7 @@ fn print(arguments: &Arguments, rows: &[Row]) -> Result<()> {
             let template = Template::new(table.unwrap_or(format))?;
             let lines = rows.iter().map(|row| template.fill(&fields(row, arguments))).collect::<Result<Vec<_>>>()?;
             if table.is_none() {
-                lines.iter().for_each(|line| render::result(line));
+                lines.iter().for_each(|line| render::filled(line));
                 return Ok(());
             }
             let split = |line: &String| line.split('\t').map(str::to_owned).collect::<Vec<_>>();

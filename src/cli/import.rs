@@ -1,14 +1,15 @@
 //! `rootling import`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::pull::RegistryArguments;
 use super::render::{self, Printer, Progress};
 use crate::build;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quote};
 use crate::oci::{Platform, Reference};
-use crate::transfer;
+use crate::store::Store;
+use crate::transfer::{self, guess};
 
 #[derive(clap::Args)]
 #[command(override_usage = "rootling import [OPTIONS] SOURCE [NAME]\n       rootling import [OPTIONS] --with-spec DIR [NAME]")]
@@ -49,6 +50,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let store = environment.store()?;
     let search = environment.variable("PATH").unwrap_or(build::DEFAULT_PATH);
     let platform = arguments.platform.clone().unwrap_or_else(Platform::host);
+    refuse_image_archive(&store, source)?;
     let image = match (&arguments.with_spec, source.strip_prefix("host:")) {
         (Some(directory), _) => transfer::import_with_spec(&store, directory, &printer)?,
         (None, Some(programs)) => transfer::import_host(&store, programs, search, &printer)?,
@@ -84,4 +86,14 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         render::note(&format!("imported {} {}", name.familiar(), record.config.short()));
     }
     Ok(())
+}
+
+/// Whoever imports an archive of images wants the images.
+fn refuse_image_archive(store: &Store, source: &str) -> Result<()> {
+    if !Path::new(source).is_file() || !guess::is_image_archive(store, Path::new(source)) {
+        return Ok(());
+    }
+    Err(Error::input(format!("{} is an archive of images, not of a root file system", quote(source))).hint(format!(
+        "`rootling load -i {source}` takes its images; `rootling convert tar:{source} NAME` makes one image of its files all the same"
+    )))
 }

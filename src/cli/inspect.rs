@@ -82,7 +82,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
             }
             View::Manifest => print_raw(&shown.manifest),
             View::Raw => print_raw(&shown.root),
-            View::Template(template) => render::result(template.fill(&shown.json)?.trim_end_matches('\n')),
+            View::Template(template) => render::filled(template.fill(&shown.json)?.trim_end_matches('\n')),
             View::Json => list.push(shown.json),
         }
     }
@@ -107,7 +107,7 @@ pub fn place(text: &str) -> Result<std::result::Result<&str, Place>> {
 }
 
 fn print_raw(bytes: &[u8]) {
-    render::result(&String::from_utf8_lossy(bytes));
+    render::bytes(bytes);
 }
 
 fn view(arguments: &Arguments) -> Result<View> {

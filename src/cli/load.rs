@@ -8,7 +8,7 @@ use super::pull::RegistryArguments;
 use super::render::{self, Printer, Progress};
 use super::separated::LoadArguments;
 use crate::build;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quote};
 use crate::oci::{Platform, Reference};
 use crate::store::ImageRecord;
 use crate::transfer::read::Platforms;
@@ -65,6 +65,9 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         let mut names = if arguments.tag.is_empty() { image.names.clone() } else { arguments.tag.clone() };
         // A name with a digest is no name to give.
         names.retain(|name| name.digest().is_none());
+        for refused in &image.refused {
+            render::warning(&format!("left out the name {}, which no image can have here", quote(refused)));
+        }
         if names.is_empty() {
             names.push(build::unnamed(&image.manifest().digest)?);
         }

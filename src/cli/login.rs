@@ -42,7 +42,7 @@ pub struct Arguments {
 }
 
 pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
-    let scope: Scope = arguments.server.as_deref().unwrap_or_default().parse()?;
+    let scope = scope(arguments.server.as_deref())?;
     let registry =
         RegistryArguments::of_login(arguments.authfile.clone(), arguments.cert_dir.clone(), arguments.tls_verify).client(environment);
     let stored = if arguments.username.is_none() { registry.stored_login(&scope)?.map(|(login, _)| login) } else { None };
@@ -70,6 +70,16 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
     });
     render::result("Login Succeeded");
     Ok(())
+}
+
+/// What was named; docker.io if nothing was. An empty name is a script's variable without a value, and no reason to send a password anywhere.
+pub(super) fn scope(server: Option<&str>) -> Result<Scope> {
+    match server {
+        Some(name) if name.trim().is_empty() => {
+            Err(Error::input("the registry is empty").hint("name a registry, or leave it out for docker.io"))
+        }
+        server => server.unwrap_or_default().parse(),
+    }
 }
 
 /// Whether the login that is stored will do; if not, the user is asked.

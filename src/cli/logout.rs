@@ -6,7 +6,7 @@ use super::environment::Environment;
 use super::pull::RegistryArguments;
 use super::render;
 use crate::error::{Error, Kind, Result, quote};
-use crate::registry::{Keeper, Scope};
+use crate::registry::Keeper;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -28,7 +28,7 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         render::result(text);
         return Ok(());
     }
-    let scope: Scope = arguments.server.as_deref().unwrap_or_default().parse()?;
+    let scope = super::login::scope(arguments.server.as_deref())?;
     let removed = client.erase_login(&scope)?;
     let left = client.stored_login(&scope)?.map(|(_, keeper)| keeper);
     match (removed, &left) {

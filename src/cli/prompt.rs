@@ -72,7 +72,7 @@ fn open(question: &str) -> Result<File> {
     let asked = question.trim_end_matches([':', ' ']).to_lowercase();
     OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|_| {
         Error::input(format!("there is no terminal to ask for the {asked}"))
-            .hint("give `--username NAME --password-stdin` and the password on standard input")
+            .hint("without one, `rootling login` takes it from standard input with `--password-stdin`, and `--creds` as USER:PASSWORD or from $ROOTLING_PASSWORD")
     })
 }
 

@@ -20,7 +20,7 @@ pub struct Arguments {
     #[arg(value_name = "IMAGE")]
     image: String,
     /// Where to: a name in a registry, docker://REF, oci://REF, oci-archive:FILE[:REF], oci:DIR[:REF], docker-archive:FILE[:REF],
-    /// docker-daemon:REF, isulad:REF, tar:FILE, local:DIR, squashfs:FILE [default: the image's name]
+    /// docker-daemon:REF, podman:REF, isulad:REF, tar:FILE, local:DIR, squashfs:FILE [default: the image's name]
     #[arg(value_name = "DEST")]
     destination: Option<String>,
     /// Push the images of all platforms under their index, or fail if one is not here [default: so if all are here, else this machine's]
@@ -141,7 +141,10 @@ pub fn execute(arguments: &Arguments, environment: &Environment) -> Result<()> {
         render::result(&descriptor.digest.to_string());
     } else {
         let signed = if signer.is_some() { " and signed it" } else { "" };
-        render::note(&format!("pushed {place} {}{signed}", descriptor.digest.short()));
+        render::note(&match &place {
+            Place::Registry { reference, .. } => format!("pushed {place}{signed} as {}", reference.canonical(descriptor.digest)),
+            _ => format!("pushed {place}"),
+        });
     }
     Ok(())
 }

@@ -2,15 +2,15 @@
 //!
 //! Messages go to standard error, results to standard output. Colours and bars are for terminals only (`NO_COLOR` is honoured by anstream).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::error::{Error, Place, Snippet, quote_path};
+use crate::error::{Error, Place, Snippet, escape, quote_path};
 use crate::event::{Event, Outcome, Sink};
 
 const RED: Style = AnsiColor::Red.on_default().bold();
@@ -105,8 +105,13 @@ pub fn note(text: &str) {
 
 /// Prints a result. A closed standard output (`| head`) ends the program quietly, one that can't be written with an error.
 pub fn result(text: &str) {
+    bytes(format!("{text}\n").as_bytes());
+}
+
+/// Prints bytes as they are, so that their digest stays what it was.
+pub fn bytes(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => {}
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(e) => {
@@ -116,10 +121,22 @@ pub fn result(text: &str) {
     }
 }
 
-/// A table with a header; columns are as wide as their widest cell, the last is not padded.
+/// [`result`] for what a template made of strangers' texts: on a terminal, what would steer that is escaped, but for line ends and tabs.
+pub fn filled(text: &str) {
+    if std::io::stdout().is_terminal() { result(&escape_lines(text)) } else { result(text) }
+}
+
+fn escape_lines(text: &str) -> String {
+    let cells = |line: &str| line.split('\t').map(escape).collect::<Vec<_>>().join("\t");
+    text.split('\n').map(cells).collect::<Vec<_>>().join("\n")
+}
+
+/// A table with a header; columns are as wide as their widest cell, the last is not padded. Cells may hold strangers' texts: what would steer a
+/// terminal is escaped.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| escape(cell)).collect()).collect();
     let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -162,6 +179,22 @@ pub enum Progress {
     Tty,
     /// Only errors and warnings.
     Quiet,
+}
+
+/// The sink behind an open storage directory: prints what is wrong with that, each thing once.
+#[derive(Default)]
+pub struct Warnings {
+    printed: Mutex<BTreeSet<String>>,
+}
+
+impl Sink for Warnings {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Warning(text) = event
+            && self.printed.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned())
+        {
+            warning(text);
+        }
+    }
 }
 
 /// The sink behind every command: turns events into lines and bars.
@@ -338,6 +371,13 @@ mod tests {
         for (bytes, expected) in [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (123_456_789, "123 MB"), (1_500_000_000, "1.5 GB")] {
             assert_eq!(size(bytes), expected);
         }
+    }
+
+    #[test]
+    fn tables_do_not_steer_terminals() {
+        let cell = "\u{1b}]0;evil\u{7}\u{9b}2J\u{202e}é".to_owned();
+        assert_eq!(table(&["A", "B"], &[vec![cell, "b".into()]]).lines().nth(1), Some("\\u{1b}]0;evil\\u{7}\\u{9b}2J\\u{202e}é   b"));
+        assert_eq!(escape_lines("a\tb\n\u{1b}[2J"), "a\tb\n\\u{1b}[2J");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::sandbox::{
     self, Access, Capabilities, Devices, Exit, IdMap, Missing, Mount, MountKind, Namespace, Privileges, Process, Root, Spec, Stdio, Stream,
 };
 use crate::store::{Store, WorkspaceKind};
+use crate::transfer::Place;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -245,6 +246,22 @@ fn pretend(
     Ok(Some(Pretence { file: PRETENCE.into(), after: After::Dropped }))
 }
 
+/// What may have been meant by a name that no image has.
+fn meant(error: Error, image: &str) -> Error {
+    if image.starts_with('-') {
+        return Error::input(format!("there is no option {}", quote(image)))
+            .hint("`rootling run --help` lists them; options come before the image");
+    }
+    match Place::of_source(image) {
+        _ if Path::new(image).is_dir() => Error::input(error.what()).hint(format!("the directory of that name is run as `./{image}`")),
+        Ok(Some(Place::Squashfs(path) | Place::Directory(path))) => {
+            Error::input(error.what()).hint(format!("name it without its kind: `rootling run {}`", path.display()))
+        }
+        Ok(Some(_)) => Error::input(error.what()).hint(format!("`rootling pull {image}` brings it here under its name")),
+        _ => error,
+    }
+}
+
 /// Where that fakeroot reads what belongs to whom.
 const PRETENCE: &str = "/run/fakeroot.state";
 
@@ -276,7 +293,8 @@ fn target(arguments: &Arguments, environment: &Environment) -> Result<Target> {
         return Err(error.hint("to run an image, name it; to run a tree, give its root directory"));
     }
     let store = environment.store()?;
-    let image = store.load_image(&store.find_platform(arguments.image(), arguments.platform.as_ref())?)?;
+    let found = store.find_platform(arguments.image(), arguments.platform.as_ref()).map_err(|error| meant(error, arguments.image()))?;
+    let image = store.load_image(&found)?;
     let platform = Some(image.config.platform());
     let stack = &image.config.rootfs.diff_ids;
     let (view, root) = root(&store, environment, stack, arguments)?;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use super::credentials::Login;
 use super::helper::Helper;
 use super::scope::{DOCKER_URL, Scope, normalise};
-use crate::error::{Error, IoContext as _, Place, Result, quote};
+use crate::error::{Error, IoContext as _, Place, Result, quote, quote_path};
 
 /// A file as read.
 #[derive(Debug, Default, Deserialize)]
@@ -53,6 +53,11 @@ pub(super) enum Found {
 impl AuthFile {
     /// Reads a file; a missing one says nothing.
     pub(super) fn read(path: &Path) -> Result<Self> {
+        if let Ok(stat) = fs::metadata(path)
+            && (stat.is_dir() || stat.file_type().is_fifo())
+        {
+            return Err(irregular(path));
+        }
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Self::default()),
@@ -222,7 +227,13 @@ fn object(value: &mut Value) -> Option<&mut Map<String, Value>> {
 /// Changes a file, which is made if missing; `change` returns whether it did, or `None` if the file has another shape.
 fn edit(path: &Path, change: impl FnOnce(&mut Map<String, Value>) -> Option<bool>) -> Result<bool> {
     // People keep such files elsewhere and link to them; the link stays.
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = &follow(path)?;
+    match fs::metadata(path) {
+        Ok(stat) if !stat.is_file() => return Err(irregular(path)),
+        Ok(_) => {}
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(Error::io("look at", path, e)),
+    }
     let _locked = lock(path)?;
     let text = fs::read_to_string(path).doing("read", path)?;
     let text = if text.trim().is_empty() { "{}" } else { &text };
@@ -239,6 +250,24 @@ fn edit(path: &Path, change: impl FnOnce(&mut Map<String, Value>) -> Option<bool
         replace(path, &bytes)?;
     }
     Ok(changed)
+}
+
+fn irregular(path: &Path) -> Error {
+    Error::input(format!("{} is not a regular file", quote_path(path)))
+        .hint("credentials are kept in a file; name one, or one that does not exist yet")
+}
+
+/// Where a file is or is to be made, links followed, also those to nothing.
+fn follow(path: &Path) -> Result<PathBuf> {
+    let mut path = path.to_owned();
+    // As many as Linux follows.
+    for _ in 0..40 {
+        match fs::read_link(&path) {
+            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+            Err(_) => return Ok(fs::canonicalize(&path).unwrap_or(path)),
+        }
+    }
+    Err(Error::io("follow", &path, std::io::Error::from_raw_os_error(libc::ELOOP)))
 }
 
 /// Locks the file that has the name now: whoever waited finds that it was replaced, and takes the new one.

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use super::meta::{Kind, Meta, OVERRIDE_XATTR, host_xattr_name, image_xattr_name};
+use super::meta::{Kind, Meta, OVERRIDE_XATTR, Override, host_xattr_name, image_xattr_name};
 use super::view::{Node, View};
 use crate::error::{Error, IoContext, Result, from_io, quote};
 use crate::oci::ImagePath;
@@ -185,7 +185,7 @@ impl Extract<'_> {
     fn finish(&self, fd: BorrowedFd<'_>, meta: &Meta) -> io::Result<()> {
         if self.as_root {
             let (uid, gid) = (rustix::fs::Uid::from_raw(meta.uid), rustix::fs::Gid::from_raw(meta.gid));
-            rustix::fs::fchown(fd, Some(uid), Some(gid))?;
+            rustix::fs::fchown(fd, Some(uid), Some(gid)).or_else(unmapped)?;
         }
         // Some file systems have no attributes at all.
         let set = |name: &[u8], value: &[u8]| match xattr::set(Target::Fd(fd), name, value) {
@@ -200,9 +200,7 @@ impl Extract<'_> {
                 set(&kept, value)?;
             }
         }
-        if !self.as_root
-            && let Some(over) = meta.needed_override()
-        {
+        if let Some(over) = meta.needed_override().filter(|over| !self.as_root || !owns(fd, over)) {
             set(OVERRIDE_XATTR.as_bytes(), over.to_string().as_bytes())?;
         }
         fs::set_mode(fd, meta.mode)?;
@@ -214,8 +212,18 @@ impl Extract<'_> {
             return Ok(());
         }
         let (uid, gid) = (rustix::fs::Uid::from_raw(meta.uid), rustix::fs::Gid::from_raw(meta.gid));
-        Ok(rustix::fs::chownat(self.here(), UNFINISHED, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(rustix::fs::chownat(self.here(), UNFINISHED, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW).or_else(unmapped)?)
     }
+}
+
+/// Root of a user namespace can give files to those it knows only.
+fn unmapped(errno: rustix::io::Errno) -> rustix::io::Result<()> {
+    if errno == rustix::io::Errno::INVAL { Ok(()) } else { Err(errno) }
+}
+
+/// Whether a file has the owner it should have.
+fn owns(fd: BorrowedFd<'_>, wanted: &Override) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| (stat.st_uid, stat.st_gid) == (wanted.uid, wanted.gid))
 }
 
 fn mtime(meta: &Meta) -> (i64, u32) {

@@ -6,7 +6,7 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::layout::{DIRECTORIES, Layout};
 use super::record;
@@ -57,14 +57,26 @@ pub(super) fn create(layout: &Layout) -> Result<()> {
         };
         write().doing("create", &layout.version())?;
     }
-    for name in DIRECTORIES.into_iter().chain(["tmp"]) {
-        let path = layout.directory(name);
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            other => other.doing("create directory", &path)?,
-        }
+    DIRECTORIES.into_iter().chain(["tmp"]).try_for_each(|name| make(&layout.directory(name)))
+}
+
+/// Makes the directories again that someone took out of a storage directory; returns them. To be called when `tmp` is there, so that nothing is
+/// reported that another process is just making.
+pub(super) fn complete(layout: &Layout) -> Result<Vec<PathBuf>> {
+    let missing: Vec<PathBuf> = DIRECTORIES.iter().map(|name| layout.directory(name)).filter(|path| is_missing(path)).collect();
+    missing.iter().try_for_each(|path| make(path))?;
+    Ok(missing)
+}
+
+fn is_missing(path: &Path) -> bool {
+    fs::metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+}
+
+fn make(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.doing("create directory", path),
     }
-    Ok(())
 }
 
 fn check_version(layout: &Layout, text: &[u8]) -> Result<()> {
@@ -100,6 +112,16 @@ fn check_empty(root: &Path) -> Result<()> {
 mod tests {
     use super::super::Store;
     use super::*;
+
+    #[test]
+    fn directories_that_are_gone_come_back() {
+        let (_dir, store) = super::super::testing::store();
+        for gone in ["layers", "blobs", "images", "cache", "locks"] {
+            fs::remove_dir_all(store.path().join(gone)).unwrap();
+            Store::open(store.path()).unwrap();
+            assert!(DIRECTORIES.iter().all(|name| store.path().join(name).is_dir()), "{gone}");
+        }
+    }
 
     #[test]
     fn refuses_what_is_not_ours() {

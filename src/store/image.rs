@@ -105,8 +105,9 @@ impl Store {
         for entry in std::fs::read_dir(&dir).doing("read directory", &dir)? {
             let path = entry.doing("read directory", &dir)?.path();
             if path.extension().is_some_and(|e| e == "json")
-                && let Some(record) = load(&path).transpose()
+                && let Some(bytes) = record::read(&path).transpose()
             {
+                let record = bytes.and_then(|bytes| parse(&path, &bytes));
                 records.push((path, record));
             }
         }
@@ -116,7 +117,9 @@ impl Store {
     /// The image of exactly this name.
     pub fn image(&self, reference: &Reference) -> Result<Option<ImageRecord>> {
         let path = self.layout().image(reference);
-        let Some(record) = load(&path)? else { return Ok(None) };
+        // To be pulled or built again it is enough to know that it is not here; listings and checks tell of the damage.
+        let Some(bytes) = record::read(&path)?.filter(|bytes| !is_blank(bytes)) else { return Ok(None) };
+        let record = parse(&path, &bytes)?;
         if record.reference != *reference {
             return Err(damaged(&path, &format!("it is the record of `{}`", record.reference)));
         }
@@ -330,13 +333,16 @@ impl ImageRecord {
     }
 }
 
-fn load(path: &Path) -> Result<Option<ImageRecord>> {
-    match record::read(path)? {
-        // A power cut came before the content reached the disk: the image never got its name.
-        Some(bytes) if bytes.iter().all(|byte| *byte == 0) => Ok(None),
-        Some(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| damaged(path, &e.to_string())),
-        None => Ok(None),
+fn parse(path: &Path, bytes: &[u8]) -> Result<ImageRecord> {
+    if is_blank(bytes) {
+        return Err(damaged(path, "it is empty, as after a power cut"));
     }
+    serde_json::from_slice(bytes).map_err(|e| damaged(path, &e.to_string()))
+}
+
+/// What a power cut leaves of a file whose content had not come to the disk. Records appear by a rename, so nobody sees one being written.
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }
 
 fn damaged(path: &Path, why: &str) -> Error {
@@ -482,9 +488,12 @@ mod tests {
             assert!(error.hints()[0].starts_with("remove `"), "{error:?}");
             assert_eq!(store.find_image("good").unwrap(), good);
         }
-        fs::write(&path, "{").unwrap();
-        assert_eq!(store.images().unwrap(), std::slice::from_ref(&good));
-        assert!(warnings.0.lock().unwrap().iter().any(|w| w.contains("bad+latest.json")), "{:?}", warnings.0);
+        for damage in ["{", "", "\0\0\0"] {
+            fs::write(&path, damage).unwrap();
+            warnings.0.lock().unwrap().clear();
+            assert_eq!(store.images().unwrap(), std::slice::from_ref(&good));
+            assert!(warnings.0.lock().unwrap().iter().any(|w| w.contains("bad+latest.json")), "{damage:?}: {:?}", warnings.0);
+        }
         // Both remedies work.
         assert!(store.remove_image(&bad).unwrap() && !store.remove_image(&bad).unwrap());
         fs::write(&path, "{").unwrap();

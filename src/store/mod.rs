@@ -109,6 +109,10 @@ impl Store {
             crate::error::Kind::NotFound => format::create(&layout).map(|()| owner::Swept::default()),
             _ => Err(error),
         })?;
+        for path in format::complete(&layout)? {
+            let text = format!("{} was missing and is made again, empty", crate::error::quote_path(&path));
+            sink.event(crate::event::Event::Warning(&text));
+        }
         if swept.entries > 0 {
             sink.event(crate::event::Event::Note(&format!("removed {} unfinished things of processes that died", swept.entries)));
         }
@@ -117,8 +121,13 @@ impl Store {
 
     /// Opens a storage directory for reading, if there is one. Makes and sweeps nothing; works where nothing can be written.
     pub fn open_existing(dir: &Path) -> Result<Option<Self>> {
+        Self::open_existing_with(dir, Arc::new(Silent))
+    }
+
+    /// [`Store::open_existing`], with a sink for warnings.
+    pub fn open_existing_with(dir: &Path, sink: Arc<dyn Sink>) -> Result<Option<Self>> {
         let layout = Layout::new(std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()));
-        Ok((format::look(&layout)? == format::Found::Storage).then(|| Self::with(layout, Arc::new(Silent))))
+        Ok((format::look(&layout)? == format::Found::Storage).then(|| Self::with(layout, sink)))
     }
 
     /// From now on finds images also by the short names they could have been pulled by.

@@ -227,6 +227,14 @@ impl Store {
         LayerFile::load(&self.layout().layer(diff_id).join(super::layer::LAYER_FILE)).ok().flatten().map_or(0, |file| file.size())
     }
 
+    /// Whether an image has a layer that was packed here, and so did not come from a registry as it is.
+    pub fn built_here(&self, image: &ImageRecord) -> bool {
+        image.members().iter().flat_map(|member| &member.layers).any(|diff_id| {
+            let file = LayerFile::load(&self.layout().layer(diff_id).join(super::layer::LAYER_FILE)).ok().flatten();
+            file.is_some_and(|file| file.origin() == Origin::Packed)
+        })
+    }
+
     /// Where the record of a name is.
     pub fn record_path(&self, reference: &Reference) -> PathBuf {
         self.layout().image(reference)

@@ -42,6 +42,8 @@ pub struct Brought {
     pub subject: Subject,
     /// The names it came with.
     pub names: Vec<Reference>,
+    /// Names it came with that are none.
+    pub refused: Vec<String>,
     image: ReadImage,
     preferred: Platform,
 }
@@ -171,7 +173,8 @@ fn brought(store: &Store, image: ReadImage, platforms: &Platforms) -> Result<Bro
         _ => Subject { manifests: vec![image.manifest.clone()], index: None },
     };
     let names = image.names.iter().filter_map(|name| name.parse().ok()).collect();
-    Ok(Brought { subject, names, image, preferred: preferred(platforms) })
+    let refused = image.names.iter().filter(|name| name.parse::<Reference>().is_err()).cloned().collect();
+    Ok(Brought { subject, names, refused, image, preferred: preferred(platforms) })
 }
 
 fn stored(store: &Store, name: &str, platforms: &Platforms) -> Result<Brought> {
@@ -188,7 +191,7 @@ fn stored(store: &Store, name: &str, platforms: &Platforms) -> Result<Brought> {
         }
     };
     let image = ReadImage { manifest: record.manifest.clone(), index: record.index, names: Vec::new() };
-    Ok(Brought { subject, names: vec![record.reference], image, preferred: preferred(platforms) })
+    Ok(Brought { subject, names: vec![record.reference], refused: Vec::new(), image, preferred: preferred(platforms) })
 }
 
 /// The platform that is meant when nobody names one: this machine's; of a name here that has no image for it, the one it means alone.

@@ -79,6 +79,11 @@ fn file(store: &Store, path: &Path) -> Result<Place> {
     })
 }
 
+/// Whether a file is an archive of images, told by its beginning and its table of contents.
+pub fn is_image_archive(store: &Store, path: &Path) -> bool {
+    begins_as_image(path) && Images::open(store, path, None).is_ok()
+}
+
 /// Whether the first member of an archive can belong to an image archive; looking at all of a large root file system would take long.
 fn begins_as_image(path: &Path) -> bool {
     let first = || {

@@ -5,7 +5,7 @@
 //! `squashfs:FILE`, `podman:REF`, `host:PROGRAM,…` and `storage:REF`.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::bundle::Documents;
@@ -77,12 +77,13 @@ impl Place {
         }
     }
 
-    /// A place, where an image's name is the usual thing: what can be read as a name is one (`docker:dind`, `tar:1`).
+    /// A place, where an image's name is the usual thing: what can be read as a name is one (`docker:dind`, `tar:1`), unless there is such a
+    /// file or directory.
     pub fn of_source(text: &str) -> Result<Option<Self>> {
         let Some((transport, rest)) = text.split_once(':') else { return Ok(None) };
         let is_place = match transport {
             "docker" => rest.starts_with("//"),
-            "tar" | "local" | "squashfs" => ["/", "./", "../"].iter().any(|start| rest.starts_with(start)) || rest == "." || rest == "..",
+            "tar" | "local" | "squashfs" => ["/", "./", "../"].iter().any(|start| rest.starts_with(start)) || Path::new(rest).exists(),
             transport => TRANSPORTS.contains(&transport),
         };
         if is_place { text.parse().map(Some) } else { Ok(None) }

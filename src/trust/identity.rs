@@ -22,7 +22,7 @@ pub enum Identity {
     Claimed,
     /// `matchExact`: the very name.
     Exact,
-    /// `matchRepoDigestOrExact`: the very name; for an image asked for by digest, its repository.
+    /// `matchRepoDigestOrExact`: the very name; for an image asked for by digest, its repository, and the tag where both names have one.
     RepositoryDigestOrExact,
     /// `matchRepository`: the same repository.
     Repository,
@@ -52,13 +52,12 @@ impl Claim {
         })
     }
 
-    /// The name of an image that is asked for; its digest is what counts if it has one.
+    /// The name of an image that is asked for. A tag counts beside a digest, too, since the image gets its name.
     pub fn of(reference: &Reference) -> Self {
-        let digest = reference.digest().map(ToString::to_string);
         Self {
             repository: format!("{}/{}", reference.registry(), reference.repository()),
-            tag: reference.tag().filter(|_| digest.is_none()).map(str::to_owned),
-            digest,
+            tag: reference.tag().map(str::to_owned),
+            digest: reference.digest().map(ToString::to_string),
         }
     }
 
@@ -83,9 +82,9 @@ impl Identity {
         match self {
             Self::Claimed => same_repository && (asked.tag.is_none() || signed.tag.is_none() || asked.tag == signed.tag),
             Self::Exact => asked == signed && !signed.is_bare(),
-            Self::RepositoryDigestOrExact => match &asked.tag {
-                Some(_) => asked == signed,
-                None => same_repository,
+            Self::RepositoryDigestOrExact => match &asked.digest {
+                Some(_) => Self::Claimed.accepts(asked, signed),
+                None => asked == signed,
             },
             Self::Repository => same_repository,
             Self::ThisReference(name) => Claim::parse(name).is_ok_and(|name| name == *signed && !signed.is_bare()),
@@ -112,6 +111,7 @@ mod tests {
     fn compares_names() {
         let digest = format!("h/a@{}", Digest::of("x"));
         let other = format!("h/a@{}", Digest::of("y"));
+        let both = format!("h/a:1@{}", Digest::of("x"));
         let remapped = || Identity::Remapped { prefix: "h".into(), signed: "vendor.example".into() };
         for (identity, asked, signed, expected) in [
             (Identity::Claimed, "h/a:1", "h/a", true),
@@ -119,7 +119,15 @@ mod tests {
             (Identity::Claimed, "h/a:1", "h/a:2", false),
             (Identity::Claimed, "h/a:1", "h/b:1", false),
             (Identity::Claimed, &digest, "h/a:2", true),
+            (Identity::Claimed, &both, "h/a:1", true),
+            (Identity::Claimed, &both, "h/a:2", false),
+            (Identity::Claimed, &both, "h/a", true),
             (Identity::Exact, "h/a:1", "h/a:1", true),
+            (Identity::Exact, &both, &digest, false),
+            (Identity::Exact, &both, &both, true),
+            (Identity::RepositoryDigestOrExact, &both, "h/a:1", true),
+            (Identity::RepositoryDigestOrExact, &both, "h/a:2", false),
+            (Identity::RepositoryDigestOrExact, &both, &other, true),
             (Identity::Exact, "h/a:1", "h/a", false),
             (Identity::Exact, &digest, "h/a:1", false),
             (Identity::Exact, &digest, &digest, true),

@@ -218,3 +218,28 @@ fn what_is_passed_on_stays_as_it_is() {
     assert_eq!(digest_of(&rig, "oci-archive:all.tar:latest"), before);
     rig.assert_healthy();
 }
+
+#[test]
+fn what_was_meant_is_said() {
+    let rig = with_app();
+    rig.ok(["save", "-o", "d.tar", "app:1"]);
+    rig.ok(["convert", "app:1", "squashfs:n.sqfs"]);
+    rig.ok(["convert", "app:1", "local:tree"]);
+    // Words without a slash are places where there is such a file.
+    rig.ok(["convert", "squashfs:n.sqfs", "back:1"]);
+    rig.ok(["convert", "local:tree", "back:2"]);
+    rig.build("from", "FROM base\nCOPY --from=base /bin /copied\n");
+    for (line, expected) in [
+        ("import d.tar x", "rootling load -i d.tar"),
+        ("run tree -- true", "run as `./tree`"),
+        ("run --name x app:1", "no option `--name`"),
+        ("run oci-archive:x.tar -- true", "rootling pull oci-archive:x.tar"),
+        ("load -i n.sqfs", "rootling import n.sqfs"),
+        ("push --creds user app:1 localhost:1/x", "--creds"),
+    ] {
+        let error = rig.fails(line.split(' '));
+        assert!(error.contains(expected), "{line}: {error}");
+    }
+    let said = rig.run(["load"]);
+    assert!(said.stderr.contains("from standard input") && said.stderr.contains("it is empty"), "{said}");
+}

@@ -196,8 +196,10 @@ fn no_server_means_docker() {
     fs::create_dir_all(home.home.join(".config/containers")).unwrap();
     fs::write(home.home.join(".config/containers/registries.conf"), conf).unwrap();
     let seen = answer_once(refusing, |_| "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}".into());
-    // As a shell writes it with an empty variable.
-    home.ok_with(&["login", "-u", "user", "--password-stdin", ""], "pass\n", &[("DOCKER_CONFIG", "")]);
+    // A script's variable without a value is no reason to send a password to docker.io.
+    home.fails(&["login", "-u", "user", "--password-stdin", ""], "pass\n", &["the registry is empty", "hint:"]);
+    home.fails(&["logout", ""], "", &["the registry is empty"]);
+    home.ok_with(&["login", "-u", "user", "--password-stdin"], "pass\n", &[("DOCKER_CONFIG", "")]);
     assert_eq!(home.auths(&home.auth_file())["docker.io"]["auth"], "dXNlcjpwYXNz");
     assert!(seen.lock().unwrap()[0].starts_with("GET /v2/ "), "{seen:?}");
 }

@@ -112,6 +112,9 @@ fn what_is_not_signed_gets_no_name() {
     // The same image under a tag that was not signed, and with its signatures in another repository.
     stage.ok(&["push", "app", &moved]);
     stage.fails(&["pull", "--verify", "me.pub", &moved], &["has signed it as", ":signed`"]);
+    let digest = stage.ok(&["push", "--quiet", "app", &moved]).trim().to_owned();
+    stage.fails(&["pull", "--verify", "me.pub", &format!("{moved}@{digest}")], &["has signed it as", ":signed`"]);
+    stage.ok(&["pull", "--verify", "me.pub", &format!("{signed}@{digest}")]);
     let copied = Command::new("sh")
         .args(["-c", "for tag in $(skopeo list-tags --tls-verify=false docker://$0 | grep -o '\"sha256-[^\"]*\\|\"signed' | tr -d '\"'); do skopeo copy --src-tls-verify=false --dest-tls-verify=false docker://$0:$tag docker://$1:$tag; done"])
         .args([stage.name("app"), stage.name("elsewhere")])

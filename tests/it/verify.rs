@@ -1,14 +1,17 @@
 //! Damage of every kind is found, named and mended; what can't be mended goes, and nothing else.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::login::answer_once;
 use crate::registry::{Registry, push_sample};
 use crate::rig::{Rig, assert_ordinary_user, fixture, needs};
 
@@ -267,9 +270,14 @@ fn what_cant_be_mended_goes_alone() {
     // An unreadable record: the name goes, the rest stays.
     let record = bench.record("built");
     let bytes = fs::read(&record).unwrap();
-    fs::write(&record, &bytes[..bytes.len() / 2]).unwrap();
-    let (report, good) = verify(rig, &["--repair"]);
-    assert!(!good && report["findings"][0]["kind"] == "image record" && report["findings"][0]["outcome"] == "lost", "{report:#}");
+    // The second is what a power cut leaves.
+    for damaged in [&bytes[..bytes.len() / 2], &[]] {
+        fs::write(&record, damaged).unwrap();
+        assert!(rig.run(["images"]).stderr.contains("an image record is damaged"));
+        assert!(!verify(rig, &[]).1);
+        let (report, good) = verify(rig, &["--repair"]);
+        assert!(!good && report["findings"][0]["kind"] == "image record" && report["findings"][0]["outcome"] == "lost", "{report:#}");
+    }
     rig.ok(["run", &bench.reference, "--", "true"]);
     // The registry is gone: a blob of a layer that is whole is no loss of the image.
     let reference = bench.reference.clone();
@@ -281,14 +289,62 @@ fn what_cant_be_mended_goes_alone() {
     let (report, good) = verify(&rig, &["--repair"]);
     assert!(good && report["findings"][0]["outcome"] == "dropped", "{report:#}");
     rig.ok(["run", &reference, "--", "cat", "/layer0/name"]);
-    // With its manifest the image goes.
+    // Its manifest the image needs, but only a registry that answers can say that there is none.
     let digest = rig.ok(["inspect", "--format", "{{.digest}}", &reference]);
     flip(&rig.storage().join("blobs/sha256").join(&digest.trim()["sha256:".len()..]));
+    let stays = |how: &str| {
+        let (report, good) = verify(&rig, &["--repair"]);
+        let finding = &report["findings"][0];
+        assert!(!good && finding["outcome"] == "not mended" && finding["how"].as_str().unwrap().contains(how), "{report:#}");
+        assert_ne!(rig.ok(["images", "-q"]), "", "{how}");
+    };
+    stays("ECONNREFUSED");
+    let status = Arc::new(Mutex::new(""));
+    let now = status.clone();
+    let listener = TcpListener::bind(reference.split('/').next().unwrap()).unwrap();
+    answer_once(listener, move |_| format!("HTTP/1.1 {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", now.lock().unwrap()));
+    for answer in ["401 Unauthorized", "403 Forbidden", "503 Service Unavailable"] {
+        *status.lock().unwrap() = answer;
+        stays(&answer[..3]);
+    }
+    *status.lock().unwrap() = "404 Not Found";
     let (report, good) = verify(&rig, &["--repair"]);
     assert!(!good && report["findings"][0]["outcome"] == "lost", "{report:#}");
     assert_eq!(rig.ok(["images", "-q"]), "");
     assert!(verify(&rig, &[]).1);
     rig.assert_healthy();
+}
+
+#[test]
+fn what_cant_be_written_is_not_lost() {
+    let Some(bench) = Bench::new() else { return };
+    flip(&bench.file("layer1/7"));
+    let layers = bench.rig.storage().join("layers");
+    fs::set_permissions(&layers, fs::Permissions::from_mode(0o500)).unwrap();
+    let (report, good) = verify(&bench.rig, &["--repair"]);
+    fs::set_permissions(&layers, fs::Permissions::from_mode(0o700)).unwrap();
+    let finding = report["findings"].as_array().unwrap().iter().find(|finding| finding["kind"] == "layer").unwrap();
+    assert!(!good && finding["outcome"] == "not mended" && finding["how"].as_str().unwrap().contains("EACCES"), "{report:#}");
+    assert!(verify(&bench.rig, &["--repair"]).1);
+    assert_good(&bench);
+    // The whole directory is gone.
+    bench.rig.ok(["rm", "built"]);
+    bench.rig.ok(["prune", "-a"]);
+    fs::rename(&layers, bench.rig.path("taken")).unwrap();
+    let repaired = bench.rig.run(["verify", "--repair"]);
+    assert!(repaired.code == Some(0) && repaired.stderr.contains("layers` was missing"), "{repaired}");
+    bench.rig.ok(["run", &bench.reference, "--", "cat", "/layer2/name"]);
+}
+
+#[test]
+fn what_was_built_here_is_asked_for_nowhere() {
+    let rig = Rig::with_base();
+    rig.build("app", "FROM base\nRUN echo x >/x\n");
+    let digest = rig.ok(["inspect", "--format", "{{.digest}}", "app"]);
+    fs::remove_file(rig.storage().join("blobs/sha256").join(&digest.trim()["sha256:".len()..])).unwrap();
+    let (report, good) = verify(&rig, &["--repair"]);
+    let finding = &report["findings"][0];
+    assert!(!good && finding["outcome"] == "lost" && finding["how"].as_str().unwrap().contains("app:latest"), "{report:#}");
 }
 
 #[test]

@@ -118,3 +118,31 @@ fn many_at_once_lose_nothing() {
     });
     assert_eq!(AuthFile::read(&path).unwrap().auths.len(), 40);
 }
+
+#[test]
+fn writes_through_links_that_lead_nowhere_yet() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let host: Scope = "h.example".parse().unwrap();
+    std::os::unix::fs::symlink("deep/target.json", at("link")).unwrap();
+    std::os::unix::fs::symlink("link", at("twice")).unwrap();
+    put(&at("twice"), &host, &password("u", "p")).unwrap();
+    assert!(at("link").is_symlink() && at("twice").is_symlink());
+    assert_eq!(AuthFile::read(&at("deep/target.json")).unwrap().find("h.example", "x").unwrap(), found("u", "p"));
+    std::os::unix::fs::symlink("round", at("round")).unwrap();
+    assert!(put(&at("round"), &host, &password("u", "p")).unwrap_err().to_string().contains("ELOOP"));
+}
+
+#[test]
+fn takes_files_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let host: Scope = "h.example".parse().unwrap();
+    let fifo = dir.path().join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    for path in [fifo.as_path(), dir.path(), Path::new("/dev/null")] {
+        let error = put(path, &host, &password("u", "p")).unwrap_err();
+        assert!(error.what().contains("is not a regular file"), "{error}");
+    }
+    assert!(AuthFile::read(&fifo).is_err());
+    assert!(AuthFile::read(Path::new("/dev/null")).is_ok(), "a way to say that there are no credentials");
+}

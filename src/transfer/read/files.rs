@@ -13,6 +13,7 @@ use crate::rootfs::compress::{Compression, decompress};
 use crate::rootfs::listing::Listing;
 use crate::rootfs::meta;
 use crate::rootfs::record::Record;
+use crate::rootfs::squashfs;
 use crate::rootfs::view::{Follow, LayerDir, View};
 use crate::store::{Scratch, Store};
 
@@ -62,12 +63,18 @@ impl Files {
         }
         let mut start = [0; 16];
         let length = if found.is_file() { file.read_at(&mut start, 0).doing("read", path)? } else { 0 };
+        if squashfs::is_squashfs(&start[..length]) {
+            return Err(Error::input("it is a squashfs image, which holds files and no images")
+                .hint(format!("`rootling import {} NAME` makes an image of it", path.display())));
+        }
         let mut scratch = None;
         if !found.is_file() || Compression::detect(&start[..length]) != Compression::None {
             let made = store.scratch()?;
             let plain = made.path().join("archive.tar");
             let mut out = File::options().read(true).write(true).create_new(true).open(&plain).doing("create", &plain)?;
-            io::copy(&mut decompress(file)?, &mut out).doing("write", &plain)?;
+            if io::copy(&mut decompress(file)?, &mut out).doing("write", &plain)? == 0 {
+                return Err(Error::input("it is empty"));
+            }
             out.rewind().doing("read", &plain)?;
             (file, scratch) = (out, Some(made));
         }

@@ -155,7 +155,10 @@ impl<'a> Images<'a> {
 }
 
 fn reading(path: &Path) -> String {
-    format!("can't read an image from {}", quote_path(path))
+    match path == Path::new("-") {
+        true => "can't read an image from standard input".to_owned(),
+        false => format!("can't read an image from {}", quote_path(path)),
+    }
 }
 
 /// Newer `docker save` writes both forms at once; the layout has the manifests.

@@ -5,7 +5,7 @@
 //!
 //! Repairing goes from the ground up: blobs are fetched again from the registries that the images' names say, layers are unpacked again from blobs,
 //! records written again from documents. What only saves work (steps, trees, memory of blobs) is dropped. What is left can't be mended, and is removed
-//! with the names that need it. Each of these is one rename; killed in between, what was not mended yet is found again.
+//! with the names that need it; but what a registry that does not answer may still have is left as it is. Each of these is one rename; killed in between, what was not mended yet is found again.
 
 mod check;
 mod needs;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::check::take_apart;
 use super::needs::{Needs, Role};
 use super::{Finding, Outcome, Part};
-use crate::error::{Error, Kind, Result, from_io};
+use crate::error::{Error, Kind, Place, Result, from_io};
 use crate::event::{Event, next_id};
 use crate::oci::{Descriptor, DiffId, Digest, Links, ManifestOrIndex, Reference, media_type};
 use crate::store::{ImageRecord, Inventory, Replaced};
@@ -19,16 +19,41 @@ pub(super) struct Mender<'a> {
     inventory: &'a Inventory,
     /// Blobs that are here and whole.
     proven: BTreeSet<Digest>,
+    /// Whether something may still be had from who did not answer now.
+    unanswered: bool,
+}
+
+/// Why a blob can't be had.
+enum Failure {
+    /// Whoever could have it says that there is no such thing, or has other bytes.
+    Gone(String),
+    /// Nobody can tell now: no answer, no permission, nowhere to write. Nothing may be given up for that.
+    Unsure(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match (error.kind(), error.place()) {
+            // What is not found on this machine (a certificate, a program with credentials) has a path or no place.
+            (Kind::NotFound, Some(Place::Name(_))) | (Kind::Corrupt, _) => Self::Gone(reason(&error)),
+            _ => Self::Unsure(error),
+        }
+    }
 }
 
 impl<'a> Mender<'a> {
     pub(super) fn new(means: &'a Means<'a>, inventory: &'a Inventory, needs: &'a Needs, proven: BTreeSet<Digest>) -> Self {
-        Self { means, needs, inventory, proven }
+        Self { means, needs, inventory, proven, unanswered: false }
     }
 
     /// Mends, drops or removes each; what each came to stands in it afterwards.
     pub(super) fn mend(mut self, findings: &mut [Finding]) -> Result<()> {
-        findings.sort_by_key(|finding| finding.part);
+        // Manifests say how long the other blobs are.
+        let described = |finding: &Finding| {
+            let need = finding.name.parse().ok().and_then(|digest: Digest| self.needs.blobs.get(&digest));
+            need.is_none_or(|need| need.role != Role::Manifest)
+        };
+        findings.sort_by_key(|finding| (finding.part, described(finding)));
         for finding in findings {
             let mended = match finding.part {
                 Part::Blob => self.blob(finding),
@@ -60,7 +85,10 @@ impl<'a> Mender<'a> {
         };
         let why = match self.fetch(&digest) {
             Ok(from) => return Ok(Outcome::Mended(format!("fetched again from {from}"))),
-            Err(error) => reason(&error),
+            Err(Failure::Unsure(error)) if need.role != Role::Layer || error.kind() == Kind::NoSpace => return Err(error),
+            // The layer itself is here.
+            Err(Failure::Unsure(error)) => reason(&error),
+            Err(Failure::Gone(why)) => why,
         };
         if need.role == Role::Layer {
             store.discard_blob(&digest)?;
@@ -91,28 +119,53 @@ impl<'a> Mender<'a> {
     }
 
     /// Fetches a blob from a registry that one of its images came from.
-    fn fetch(&mut self, digest: &Digest) -> Result<String> {
+    fn fetch(&mut self, digest: &Digest) -> Result<String, Failure> {
         let need = self.needs.blobs.get(digest);
         let names: BTreeSet<Reference> = need.map(|need| need.names.clone()).unwrap_or_default();
-        let mut last = Error::new("no image says where it came from");
+        let mut gone = "no image says where it came from".to_owned();
+        let mut unsure = None;
         let mut asked = BTreeSet::new();
-        for name in names.iter().filter(|name| asked.insert((name.registry().to_owned(), name.repository().to_owned()))) {
+        for name in names
+            .iter()
+            .filter(|name| !self.never_left(name))
+            .filter(|name| asked.insert((name.registry().to_owned(), name.repository().to_owned())))
+        {
             let attached = self.needs.attached.iter().any(|(_, manifest)| manifest.digest == *digest);
             let fetched = match need.map(|need| need.role) {
                 Some(Role::Attached) if attached => self.fetch_manifest(name, digest),
                 Some(Role::Manifest) => self.fetch_manifest(name, digest),
-                _ => self.describe(digest).and_then(|blob| self.fetch_blob(name, &blob)),
+                _ => match self.describe(digest) {
+                    Some(blob) => self.fetch_blob(name, &blob),
+                    None => Err(self.undescribed()),
+                },
             };
             match fetched {
                 Ok(()) => {
                     self.proven.insert(*digest);
                     return Ok(name.familiar_repository());
                 }
-                Err(error) if error.kind() == Kind::NoSpace => return Err(error),
-                Err(error) => last = error,
+                Err(error) if error.kind() == Kind::NoSpace => return Err(error.into()),
+                Err(error) => match Failure::from(error) {
+                    Failure::Gone(why) => gone = why,
+                    Failure::Unsure(error) => unsure = Some(error),
+                },
             }
         }
-        Err(last)
+        self.unanswered |= unsure.is_some();
+        Err(unsure.map_or(Failure::Gone(gone), Failure::Unsure))
+    }
+
+    /// Whether the name of an image built here only looks like one of docker.io's: nobody can push to `docker.io/library`.
+    fn never_left(&self, name: &Reference) -> bool {
+        let record = self.needs.records.iter().find(|record| record.reference == *name);
+        let official = name.registry() == "docker.io" && name.repository().starts_with("library/");
+        official && record.is_some_and(|record| self.means.store.built_here(record))
+    }
+
+    /// That no manifest names a blob is final only when no manifest is still to come.
+    fn undescribed(&self) -> Error {
+        let what = "no manifest says how long it is";
+        if self.unanswered { Error::new(what) } else { Error::with_kind(Kind::Corrupt, what) }
     }
 
     fn fetch_manifest(&self, name: &Reference, digest: &Digest) -> Result<()> {
@@ -138,10 +191,10 @@ impl<'a> Mender<'a> {
         writer.commit(digest, size)
     }
 
-    /// Size and type of a blob: as manifests had it, or have it by now.
-    fn describe(&self, digest: &Digest) -> Result<Descriptor> {
+    /// Size and type of a blob: as manifests had it, or have it by now; `None` if none of those here names it.
+    fn describe(&self, digest: &Digest) -> Option<Descriptor> {
         if let Some(descriptor) = self.needs.blobs.get(digest).and_then(|need| need.descriptor.clone()) {
-            return Ok(descriptor);
+            return Some(descriptor);
         }
         for record in &self.needs.records {
             for member in record.members() {
@@ -151,7 +204,7 @@ impl<'a> Mender<'a> {
                 if let Ok(ManifestOrIndex::Manifest(manifest)) = ManifestOrIndex::parse(&bytes, None)
                     && let Some(found) = manifest.layers.iter().chain([&manifest.config]).find(|blob| blob.digest == *digest)
                 {
-                    return Ok(found.clone());
+                    return Some(found.clone());
                 }
             }
         }
@@ -159,10 +212,10 @@ impl<'a> Mender<'a> {
             let bytes = self.means.store.read_blob(&manifest.digest, LONGEST_MANIFEST);
             let links = bytes.and_then(|bytes| Links::parse(&bytes)).map(|links| links.blobs()).unwrap_or_default();
             if let Some(found) = links.iter().find(|blob| blob.digest == *digest) {
-                return Ok(found.clone());
+                return Some(found.clone());
             }
         }
-        Err(Error::with_kind(Kind::NotFound, "no manifest says how long it is"))
+        None
     }
 
     fn layer(&mut self, finding: &Finding) -> Result<Outcome> {
@@ -171,17 +224,22 @@ impl<'a> Mender<'a> {
         // What is here costs nothing.
         sources.sort_by_key(|blob| !self.proven.contains(&blob.digest));
         let mut why = "there is no blob of it".to_owned();
+        let mut unsure = None;
         for blob in &sources {
             let from = if self.proven.contains(&blob.digest) { Ok(None) } else { self.fetch(&blob.digest).map(Some) };
             match from.and_then(|from| Ok((from, self.unpack(&diff_id, blob)?))) {
+                Err(Failure::Unsure(error)) if error.kind() == Kind::NoSpace => return Err(error),
+                Err(Failure::Unsure(error)) => unsure = Some(error),
+                Err(Failure::Gone(said)) => why = said,
                 Ok((from, Replaced::Done)) => {
                     let from = from.map(|from| format!(", which was fetched from {from}")).unwrap_or_default();
                     return Ok(Outcome::Mended(format!("unpacked again from blob {}{from}", blob.digest.short())));
                 }
                 Ok((_, Replaced::InUse)) => return Ok(in_use()),
-                Err(error) if error.kind() == Kind::NoSpace => return Err(error),
-                Err(error) => why = reason(&error),
             }
+        }
+        if let Some(error) = unsure {
+            return Err(error);
         }
         let discarded = self.means.store.discard_layer(&diff_id)?;
         if discarded == Replaced::Done {
