@@ -21,9 +21,6 @@ use crate::oci::{Descriptor, Digest, Platform, Reference};
 use crate::registry::Engine;
 use crate::store::{ImageRecord, Store};
 
-/// Where programs are, where nobody says it.
-const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// What moving images needs besides the two places.
 #[derive(Clone, Copy)]
 pub struct Means<'a> {
@@ -147,7 +144,7 @@ fn bring_for(means: &Means<'_>, source: &Source<'_>, need: Need) -> Result<Broug
             import::import_file(store, &path.display().to_string(), &preferred(source.platforms), sink)?
         }
         Place::Host(programs) => {
-            import::import_host(store, programs, means.client.settings().git.search_path.as_deref().unwrap_or(SEARCH_PATH), sink)?
+            import::import_host(store, programs, means.client.settings().git.search_path.as_deref().unwrap_or(import::SEARCH_PATH), sink)?
         }
         Place::DockerDaemon(None) => return Err(Error::input("which of the engine's images?").hint("name it: `docker-daemon:NAME`")),
         Place::Isulad(name) => {

@@ -21,7 +21,7 @@ use crate::rootfs::view::{LayerDir, View};
 use crate::store::{Draft, Store};
 
 /// Docker's default, for images that don't say.
-const SEARCH_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Imports a tarball (compression by content), a squashfs image, a directory, or with `-` a tarball from standard input. The image has no name yet.
 ///
@@ -79,7 +79,7 @@ fn import(
     // Named by the tar that its files give, not by the one that came: that one is not kept, and the layer may have to leave one day.
     let layer = draft.commit_packed()?;
     let mut config = ImageConfig::scratch(platform);
-    config.config.env.push(SEARCH_PATH.into());
+    config.config.env.push(format!("PATH={SEARCH_PATH}"));
     config.rootfs.diff_ids.push(layer.diff_id);
     // The source's own time, so that importing it again gives the same image.
     let modified = std::fs::metadata(source).and_then(|found| found.modified()).unwrap_or_else(|_| std::time::SystemTime::now());
